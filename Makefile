@@ -1,0 +1,56 @@
+# The verbs of Belvedere. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help up down info test lint unit roles platform docs lock
+
+# A set PYTHONUNBUFFERED slows Ansible's pipelining down.
+unexport PYTHONUNBUFFERED
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PLAYBOOK := ansible-playbook
+STAGES := python tools/stages.py
+
+help: ## List the verbs
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/installed: requirements.txt tools/bootstrap
+	@tools/bootstrap
+
+up: .venv/installed ## From nothing to a running, smoke-tested platform on this machine
+	@$(STAGES) 'hosts: $(PLAYBOOK) playbooks/local_hosts.yml' 'platform: $(PLAYBOOK) site.yml' 'smoke test: $(PLAYBOOK) playbooks/verify.yml'
+	@$(MAKE) --no-print-directory info
+
+down: .venv/installed ## Remove the local hosts and their network; .state/ stays
+	@$(PLAYBOOK) playbooks/local_hosts.yml -e local_hosts_state=absent
+
+info: .venv/installed ## Say where everything is, what was left out, and what it takes at rest
+	@$(PLAYBOOK) playbooks/info.yml
+
+test: .venv/installed ## Everything that CI runs
+	@$(STAGES) 'lint: $(MAKE) lint' 'unit: $(MAKE) unit' 'roles: $(MAKE) roles' 'up: $(MAKE) up' 'platform: $(MAKE) platform'
+
+lint: .venv/installed ## Style, types, and configuration, without any host
+	@$(STAGES) 'ruff: ruff check . && ruff format --check .' 'mypy: mypy' 'yamllint: yamllint --strict .' \
+	  'ansible-lint: ansible-lint --offline --strict' \
+	  'shellcheck: shellcheck tools/bootstrap plugins/vault-password roles/local_hosts/files/*' \
+	  'generated files: python tools/role_readmes.py --check && python -m dashboards --check' \
+	  'alert rules: tools/check-rules'
+
+unit: .venv/installed ## The apps against a real PostgreSQL, argument specs, filters
+	@tools/apt postgresql
+	@pytest -n 2 apps tests/unit
+
+roles: .venv/installed ## Each role's scenario, or one: make roles ROLE=pgbouncer
+	@$(PLAYBOOK) playbooks/engine.yml
+	@python tests/roles.py $(ROLE)
+
+platform: .venv/installed ## Ask the running platform, from outside
+	@pytest tests/platform
+
+docs: .venv/installed ## Write what is generated: roles' READMEs, dashboards, the flow table
+	@python tools/role_readmes.py
+	@python -m dashboards
+
+lock: .venv/installed ## Resolve requirements anew, with hashes
+	@pip --quiet install uv
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links requirements.in -o requirements.txt
+	@uv pip compile --quiet --python-version 3.13 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-find-links apps/requirements.in -o apps/requirements.txt

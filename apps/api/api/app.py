@@ -1,0 +1,36 @@
+"""The api app: builds its parts from the settings and puts them together."""
+
+from flask import Flask
+
+from api import routes
+from api.items import BadCursor
+from api.routes import Api
+from api.settings import ApiSettings
+from api.version import __version__
+from servicekit import service
+from servicekit.problems import Problem, answer_with, unavailable
+from servicekit.settings import load_or_exit
+from servicekit.tokens import JwksCache, KeysUnavailable, TokenVerifier
+
+
+def create_app(settings: ApiSettings | None = None) -> Flask:
+    """The app; without settings, those of the process's environment (a wrong one ends the process)."""
+    settings = settings or load_or_exit(ApiSettings, "api")
+    app = service.create("api", __version__, settings)
+    kit = service.of(app)
+    keys = JwksCache(settings.jwks_url, settings.tls_ca)
+    verifier = TokenVerifier(keys, settings.token_issuer, settings.token_audience, kit.tracing)
+    app.register_blueprint(routes.blueprint(Api(kit.database, verifier)))
+
+    answer_with(app, KeysUnavailable, lambda error: unavailable(str(error), "keys-unavailable"))
+    answer_with(
+        app,
+        BadCursor,
+        lambda _: Problem(
+            422,
+            "The request's fields are not valid; see errors.",
+            "validation-failed",
+            errors=[{"field": "after", "message": "must be the 'next' of a page"}],
+        ),
+    )
+    return app

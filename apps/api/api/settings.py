@@ -1,0 +1,16 @@
+"""api's settings, beside those of every service."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from servicekit.settings import ServiceSettings
+
+
+class ApiSettings(ServiceSettings):
+    """What api needs besides."""
+
+    pool_replica: int = Field(default=12, ge=1)  # most of its statements are reads
+    jwks_url: Annotated[str, Field(pattern=r"^https?://")]
+    token_issuer: str
+    token_audience: str

@@ -1,0 +1,121 @@
+"""Items: create, read, page, change, delete, and nobody else's."""
+
+from uuid import uuid4
+
+import pytest
+
+
+@pytest.fixture
+def as_user(api, signer):
+    """A client's headers for a new user."""
+
+    def make(email="ada@example.org"):
+        return {"Authorization": f"Bearer {signer.sign(uuid4(), email)}"}
+
+    return make
+
+
+@pytest.fixture
+def me(as_user):
+    return as_user()
+
+
+def post(api, user, title="A title", body="A body"):
+    return api.client.post("/api/v1/items", json={"title": title, "body": body}, headers=user)
+
+
+def test_a_new_item_is_201_and_found_at_its_location(api, me):
+    answer = post(api, me)
+    assert answer.status_code == 201
+    found = api.client.get(answer.headers["Location"], headers=me)
+    assert found.json == answer.json
+    assert set(found.json) == {"id", "title", "body", "created_at", "updated_at"}
+
+
+def test_an_item_is_read_from_a_replica(api, me):
+    location = post(api, me).headers["Location"]
+    api.client.get(location, headers=me)
+    assert "SELECT replica" in api.span_names()
+    assert "INSERT" not in {span.attributes.get("db.operation.name") for span in api.spans()}
+
+
+def test_pages_are_newest_first_and_lead_through_all(api, me):
+    for number in range(5):
+        post(api, me, title=f"Item {number}")
+    seen, after = [], None
+    while True:
+        query = {"limit": 2} | ({"after": after} if after else {})
+        page = api.client.get("/api/v1/items", query_string=query, headers=me).json
+        seen += [item["title"] for item in page["items"]]
+        after = page["next"]
+        if after is None:
+            break
+    assert seen == [f"Item {number}" for number in (4, 3, 2, 1, 0)]
+
+
+def test_a_list_holds_only_ones_own(api, as_user):
+    post(api, as_user())
+    assert api.client.get("/api/v1/items", headers=as_user("bob@example.org")).json == {"items": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"limit": "0"},
+        {"limit": "101"},
+        {"limit": "many"},
+        {"after": "x"},
+        {"after": "\u00e9"},
+        {"after": "nul\x00"},
+        {"after": "MjAyNi0wMS0wMVQwMDowMDowMCB4"},
+    ],
+)
+def test_a_wrong_query_is_422(api, me, query):
+    answer = api.client.get("/api/v1/items", query_string=query, headers=me)
+    assert answer.status_code == 422
+    assert answer.json["errors"][0]["field"] in query
+
+
+def test_a_change_keeps_what_it_does_not_name(api, me):
+    created = post(api, me)
+    answer = api.client.patch(created.headers["Location"], json={"title": "Another"}, headers=me)
+    assert answer.status_code == 200
+    assert (answer.json["title"], answer.json["body"]) == ("Another", "A body")
+    assert answer.json["updated_at"] > created.json["updated_at"]
+
+
+def test_a_deleted_item_is_gone(api, me):
+    location = post(api, me).headers["Location"]
+    assert api.client.delete(location, headers=me).status_code == 204
+    assert api.client.get(location, headers=me).status_code == 404
+    assert api.client.delete(location, headers=me).status_code == 404
+
+
+def test_another_users_item_is_404_however_it_is_asked_for(api, me, as_user):
+    location = post(api, me).headers["Location"]
+    stranger = as_user("bob@example.org")
+    answers = [
+        api.client.get(location, headers=stranger),
+        api.client.patch(location, json={"title": "Mine"}, headers=stranger),
+        api.client.delete(location, headers=stranger),
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404, 404]
+    assert api.client.get(location, headers=me).json["title"] == "A title"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"title": ""}, {"title": "x" * 201}, {"title": "nul\x00"}, {"title": 7}, {"body": "x" * 20_001}, {"owner": "me"}],
+)
+def test_an_invalid_item_is_422(api, me, body):
+    answer = api.client.post("/api/v1/items", json={"title": "t", "body": "b"} | body, headers=me)
+    assert answer.status_code == 422
+
+
+def test_an_id_that_is_none_is_404(api, me):
+    assert api.client.get("/api/v1/items/1", headers=me).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_without_a_token_it_is_401(api, method):
+    assert api.client.open("/api/v1/items", method=method, json={}).status_code == 401

@@ -1,0 +1,51 @@
+"""The auth app: builds its parts from the settings and puts them together."""
+
+from flask import Flask
+
+from auth import routes
+from auth.accounts import EmailTaken
+from auth.passwords import HashingBusy, PasswordHasher
+from auth.routes import Auth, BadCredentials
+from auth.sessions import RefreshRefused
+from auth.settings import AuthSettings
+from auth.tokens import TokenSigner
+from auth.version import __version__
+from servicekit import service
+from servicekit.problems import Problem, answer_with, unavailable
+from servicekit.settings import load_or_exit
+from servicekit.tokens import TokenVerifier
+
+
+def create_app(settings: AuthSettings | None = None) -> Flask:
+    """The app; without settings, those of the process's environment (a wrong one ends the process)."""
+    settings = settings or load_or_exit(AuthSettings, "auth")
+    app = service.create("auth", __version__, settings)
+    kit = service.of(app)
+    signer = TokenSigner(
+        settings.signing_key,
+        settings.token_issuer,
+        settings.token_audience,
+        settings.token_lifetime,
+        kit.tracing,
+    )
+    hasher = PasswordHasher(
+        settings.bcrypt_cost,
+        settings.hash_slots,
+        settings.hash_queue,
+        settings.hash_patience,
+        kit.tracing,
+        kit.metrics.registry,
+    )
+    verifier = TokenVerifier(signer, settings.token_issuer, settings.token_audience, kit.tracing)
+    auth = Auth(kit.database, hasher, signer, verifier, settings.session_lifetime, kit.metrics.registry)
+    app.register_blueprint(routes.blueprint(auth))
+
+    answer_with(app, EmailTaken, lambda _: Problem(409, "An account with this e-mail exists.", "email-taken"))
+    answer_with(app, HashingBusy, lambda _: unavailable("Too many logins at once; try again soon.", "hashing-busy"))
+    answer_with(app, BadCredentials, lambda _: _refused("The e-mail or the password is wrong.", "login-failed"))
+    answer_with(app, RefreshRefused, lambda _: _refused("The refresh token is not valid.", "refresh-refused"))
+    return app
+
+
+def _refused(detail: str, name: str) -> Problem:
+    return Problem(401, detail, name, {"WWW-Authenticate": "Bearer"})

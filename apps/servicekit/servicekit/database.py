@@ -1,0 +1,382 @@
+"""The database as a service sees it: two pools of connections (primary, replica) that wait, and what to retry.
+
+Behind both is PgBouncer in transaction mode, so no session state is kept: single statements run in autocommit
+(which saves a fifth of their time), several run in an explicit `transaction()`.
+
+* A connection that broke is discarded. A SELECT outside a transaction is retried once on a fresh connection;
+  anything else fails, for it may have been carried out.
+* `replica()` falls back to the primary when no replica can be reached.
+* Errors: `DatabaseUnavailable` (away, or failing over) and `PoolExhausted` (busy); both mean 503 with Retry-After.
+"""
+
+import logging
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg2
+import psycopg2.errors
+import psycopg2.extensions
+from opentelemetry.trace import SpanKind
+
+from servicekit.logging import event
+from servicekit.metrics import Metrics
+from servicekit.settings import DatabaseSettings, ServiceSettings
+from servicekit.tracing import Tracing, sampled_trace_id
+
+CONNECT_TIMEOUT = 2  # seconds
+IDLE_TIMEOUT = 30.0  # seconds after which an unused connection is closed
+
+Parameters = Mapping[str, Any]
+Row = tuple[Any, ...]
+Result = TypeVar("Result")
+Connect = Callable[[], psycopg2.extensions.connection]
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be reached or cannot serve now; try again in some seconds."""
+
+
+class PoolExhausted(DatabaseUnavailable):
+    """All of this instance's connections stayed busy for POOL_WAIT seconds."""
+
+
+def connection_parameters(settings: DatabaseSettings, dbname: str, application_name: str) -> dict[str, Any]:
+    """libpq's parameters: all poolers, in random order, so that one may be lost."""
+    hosts, ports = zip(*(entry.rsplit(":", 1) for entry in settings.database_hosts.split(",")), strict=True)
+    parameters: dict[str, Any] = {
+        "host": ",".join(hosts),
+        "port": ",".join(ports),
+        "load_balance_hosts": "random",
+        "dbname": dbname,
+        "user": settings.database_user,
+        "password": settings.database_password.get_secret_value(),
+        "sslmode": settings.database_sslmode,
+        "application_name": application_name,
+        "connect_timeout": CONNECT_TIMEOUT,
+    }
+    if settings.tls_ca:
+        parameters["sslrootcert"] = str(settings.tls_ca)
+    return parameters
+
+
+@dataclass
+class _Idle:
+    connection: psycopg2.extensions.connection
+    since: float
+
+
+class Pool:
+    """At most `size` connections; a caller waits up to `patience` seconds for one."""
+
+    def __init__(self, connect: Connect, size: int, patience: float, idle_timeout: float = IDLE_TIMEOUT) -> None:
+        self._connect = connect
+        self._size = size
+        self._patience = patience
+        self._idle_timeout = idle_timeout
+        self._changed = threading.Condition()
+        self._idle: deque[_Idle] = deque()  # the most recently used on the right
+        self._total = 0
+        self.waiting = 0
+
+    @property
+    def in_use(self) -> int:
+        return self._total - len(self._idle)
+
+    @property
+    def idle(self) -> int:
+        """Connections kept for the next caller. Reading it (each scrape does) closes those unused for too long."""
+        with self._changed:
+            self._close_stale()
+            return len(self._idle)
+
+    def acquire(self, fresh: bool = False) -> psycopg2.extensions.connection:
+        """Lend a connection; `fresh` drops the idle ones first, which are suspect once one of them broke."""
+        deadline = time.monotonic() + self._patience
+        with self._changed:
+            if fresh:
+                self._close_all_idle()
+            while True:
+                self._close_stale()
+                while self._idle:
+                    connection = self._idle.pop().connection
+                    if not _went_away(connection):
+                        return connection
+                    self._discard(connection)
+                if self._total < self._size:
+                    self._total += 1  # the place is taken while connecting, outside the lock
+                    break
+                self._wait(deadline)
+        try:
+            connection = self._connect()
+            connection.autocommit = True
+            return connection
+        except psycopg2.Error as error:
+            self._give_place_back()
+            raise DatabaseUnavailable(_first_line(error)) from error
+        except BaseException:
+            self._give_place_back()
+            raise
+
+    def release(self, connection: psycopg2.extensions.connection, broken: bool) -> None:
+        with self._changed:
+            if broken or connection.closed:
+                self._discard(connection)
+            else:
+                self._idle.append(_Idle(connection, time.monotonic()))
+            self._close_stale()
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._close_all_idle()
+
+    def _wait(self, deadline: float) -> None:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise PoolExhausted(f"all {self._size} connections stayed busy for {self._patience:g} s")
+        self.waiting += 1
+        try:
+            self._changed.wait(remaining)
+        finally:
+            self.waiting -= 1
+
+    def _give_place_back(self) -> None:
+        with self._changed:
+            self._total -= 1
+            self._changed.notify()
+
+    def _discard(self, connection: psycopg2.extensions.connection) -> None:
+        self._total -= 1
+        with suppress(psycopg2.Error):
+            connection.close()
+
+    def _close_stale(self) -> None:
+        limit = time.monotonic() - self._idle_timeout
+        while self._idle and self._idle[0].since < limit:
+            self._discard(self._idle.popleft().connection)
+
+    def _close_all_idle(self) -> None:
+        while self._idle:
+            self._discard(self._idle.popleft().connection)
+
+
+class Session:
+    """Runs statements on one target. A connection is taken at the first statement and kept until the end."""
+
+    def __init__(self, database: "Database", target: str, in_transaction: bool = False) -> None:
+        self._database = database
+        self._target = target
+        self._in_transaction = in_transaction
+        self._connection: psycopg2.extensions.connection | None = None
+        self._broken = False
+
+    def one(self, sql: str, parameters: Parameters) -> Row | None:
+        """The first row, or None."""
+        return self._run(sql, parameters, lambda cursor: cursor.fetchone())
+
+    def returning(self, sql: str, parameters: Parameters) -> Row:
+        """The row that a write always returns."""
+        row = self.one(sql, parameters)
+        if row is None:
+            raise LookupError("the statement returned no row")
+        return row
+
+    def all(self, sql: str, parameters: Parameters) -> list[Row]:
+        return self._run(sql, parameters, lambda cursor: cursor.fetchall())
+
+    def execute(self, sql: str, parameters: Parameters) -> int:
+        """Run a statement that returns no rows; the number of rows it touched."""
+        return self._run(sql, parameters, lambda cursor: cursor.rowcount)
+
+    def _run(self, sql: str, parameters: Parameters, fetch: Callable[[psycopg2.extensions.cursor], Result]) -> Result:
+        operation = sql.split(None, 1)[0].upper()
+        try:
+            return self._attempt(operation, sql, parameters, fetch, fresh=False)
+        except PoolExhausted:
+            raise
+        except DatabaseUnavailable:
+            if operation != "SELECT" or self._in_transaction:
+                raise
+            self._end()
+            return self._attempt(operation, sql, parameters, fetch, fresh=True)
+
+    def _attempt(
+        self,
+        operation: str,
+        sql: str,
+        parameters: Parameters,
+        fetch: Callable[[psycopg2.extensions.cursor], Result],
+        fresh: bool,
+    ) -> Result:
+        connection = self._connected(fresh)
+        with self._database.observed(operation, self._target, sql), self._translated(), connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return fetch(cursor)
+
+    def _connected(self, fresh: bool) -> psycopg2.extensions.connection:
+        if self._connection is None:
+            self._target, self._connection = self._database.connect(self._target, fresh)
+            if self._in_transaction:
+                self._connection.autocommit = False
+        return self._connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the driver's ways of saying 'away' into `DatabaseUnavailable`; other errors pass."""
+        try:
+            yield
+        except (
+            psycopg2.OperationalError,
+            psycopg2.InterfaceError,
+            # A primary that was demoted while we were connected to it.
+            psycopg2.errors.ReadOnlySqlTransaction,
+        ) as error:
+            self._broken = True
+            raise DatabaseUnavailable(_first_line(error)) from error
+
+    def _commit(self) -> None:
+        if self._connection:
+            with self._translated():
+                self._connection.commit()
+                self._connection.autocommit = True
+
+    def _rollback(self) -> None:
+        if self._connection and not self._broken:
+            try:
+                self._connection.rollback()
+                self._connection.autocommit = True
+            except psycopg2.Error:
+                self._broken = True
+
+    def _end(self) -> None:
+        if self._connection:
+            self._database.give_back(self._target, self._connection, self._broken)
+            self._connection, self._broken = None, False
+
+
+class Database:
+    """The service's database: `primary()`, `replica()`, `transaction()` and `find()`."""
+
+    def __init__(self, service: str, settings: ServiceSettings, metrics: Metrics, tracing: Tracing) -> None:
+        self._slow = settings.slow_query_ms / 1000
+        self._metrics = metrics
+        self._tracing = tracing
+        application_name = f"{service}@{settings.instance}"
+
+        def pool(target: str, dbname: str, size: int) -> Pool:
+            parameters = connection_parameters(settings, dbname, application_name)
+            made = Pool(lambda: psycopg2.connect(**parameters), size, settings.pool_wait)
+            metrics.watch_pool(target, "in_use", lambda: made.in_use)
+            metrics.watch_pool(target, "idle", lambda: made.idle)
+            metrics.watch_pool(target, "waiting", lambda: made.waiting)
+            return made
+
+        self._pools = {
+            "primary": pool("primary", settings.database_name, settings.pool_primary),
+            "replica": pool("replica", settings.database_ro_name, settings.pool_replica),
+        }
+
+    @contextmanager
+    def primary(self) -> Iterator[Session]:
+        """Single statements in autocommit, on the primary."""
+        yield from self._session("primary")
+
+    @contextmanager
+    def replica(self) -> Iterator[Session]:
+        """Reads that may be some milliseconds old; from the primary if no replica can be reached."""
+        yield from self._session("replica")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Several statements on the primary, all or none."""
+        session = Session(self, "primary", in_transaction=True)
+        try:
+            yield session
+            session._commit()
+        except BaseException:
+            session._rollback()
+            raise
+        finally:
+            session._end()
+
+    def find(self, query: Callable[[Session], Result | None]) -> Result | None:
+        """Ask a replica, and the primary if it is not there: the row may be too young to have been replicated."""
+        with self.replica() as session:
+            found = query(session)
+        if found is None:
+            with self.primary() as session:
+                found = query(session)
+        return found
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+    def connect(self, target: str, fresh: bool) -> tuple[str, psycopg2.extensions.connection]:
+        """Lend a connection to the target, or to the primary where no replica can be reached."""
+        try:
+            return target, self._pools[target].acquire(fresh)
+        except PoolExhausted:
+            raise
+        except DatabaseUnavailable as error:
+            if target == "primary":
+                raise
+            event("replica_unavailable", "Reading from the primary instead", logging.WARNING, detail=str(error))
+            return "primary", self._pools["primary"].acquire(fresh)
+
+    def give_back(self, target: str, connection: psycopg2.extensions.connection, broken: bool) -> None:
+        self._pools[target].release(connection, broken)
+
+    @contextmanager
+    def observed(self, operation: str, target: str, sql: str) -> Iterator[None]:
+        """Measure one statement: histogram, child span, and a log line if it was slow. Never its parameters."""
+        attributes = {
+            "db.system.name": "postgresql",
+            "db.operation.name": operation,
+            "db.query.text": sql,
+            "db.belvedere.target": target,
+        }
+        with self._tracing.span(f"{operation} {target}", attributes, SpanKind.CLIENT):
+            begun = time.perf_counter()
+            try:
+                yield
+            finally:
+                seconds = time.perf_counter() - begun
+                self._metrics.observe_query(operation, target, seconds, sampled_trace_id())
+                if seconds >= self._slow:
+                    statement = " ".join(sql.split())
+                    milliseconds = round(seconds * 1000, 1)
+                    event(
+                        "slow_query",
+                        f"{operation} took {milliseconds} ms",
+                        logging.WARNING,
+                        statement=statement,
+                        target=target,
+                        duration_ms=milliseconds,
+                    )
+
+    def _session(self, target: str) -> Iterator[Session]:
+        session = Session(self, target)
+        try:
+            yield session
+        finally:
+            session._end()
+
+
+def _went_away(connection: psycopg2.extensions.connection) -> bool:
+    """Whether the server closed an idle connection: then its socket is readable, with nothing asked."""
+    if connection.closed:
+        return True
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,104 @@
+"""Metrics: the exporter's defaults and /metrics, and beside them the histograms of the platform's contract.
+
+Each app has a registry of its own. Label children are looked up once and kept: the hot path pays for a
+dictionary access, and every label's values are bounded (routes, known methods, statuses).
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+
+from flask import Flask, Request
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_flask_exporter import PrometheusMetrics
+
+REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+QUERY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+UNMATCHED = "unmatched"
+
+
+def route_of(request: Request) -> str:
+    """The route's template, such as /api/v1/items/{item_id}; unknown paths share one name."""
+    return _template(request.url_rule.rule) if request.url_rule else UNMATCHED
+
+
+@cache
+def _template(rule: str) -> str:
+    return re.sub(r"<(?:[^<>:]+:)?([^<>]+)>", r"{\1}", rule)
+
+
+class Metrics:
+    """What a service counts."""
+
+    def __init__(self, service: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._service = service
+        self._requests = Histogram(
+            f"{service}_service_duration_seconds",
+            "Time from the request's arrival in the app to its answer",
+            ("route", "method", "status"),
+            buckets=REQUEST_BUCKETS,
+            registry=self.registry,
+        )
+        self._queries = Histogram(
+            "postgresql_query_duration_seconds",
+            "Time of one SQL statement, seen by the client, without the wait for a connection",
+            ("service", "operation", "target"),
+            buckets=QUERY_BUCKETS,
+            registry=self.registry,
+        )
+        self._pool = Gauge(
+            "database_pool_connections",
+            "Connections of the pool by state; 'waiting' counts threads that wait for one",
+            ("target", "state"),
+            registry=self.registry,
+        )
+        self._request_children: dict[tuple[str, str, int], Histogram] = {}
+        self._query_children: dict[tuple[str, str], Histogram] = {}
+
+    def serve(self, app: Flask) -> None:
+        """Add /metrics and the exporter's default metrics to the app."""
+        PrometheusMetrics(
+            app,
+            registry=self.registry,
+            group_by=_url_rule,
+            excluded_paths=["^/livez$", "^/readyz$", "^/metrics$"],
+            # A summary: the distribution is in the service's own histogram, and is not counted twice.
+            default_latency_as_histogram=False,
+        )
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float, trace_id: str | None) -> None:
+        key = (route, method, status)
+        child = self._request_children.get(key)
+        if child is None:
+            child = self._request_children[key] = self._requests.labels(route, method, status)
+        child.observe(seconds, _exemplar(trace_id))
+
+    def observe_query(self, operation: str, target: str, seconds: float, trace_id: str | None) -> None:
+        key = (operation, target)
+        child = self._query_children.get(key)
+        if child is None:
+            child = self._query_children[key] = self._queries.labels(self._service, operation, target)
+        child.observe(seconds, _exemplar(trace_id))
+
+    def watch_pool(self, target: str, state: str, read: Callable[[], float]) -> None:
+        """Ask `read` for the gauge's value at each scrape."""
+        self._pool.labels(target, state).set_function(read)
+
+
+def _url_rule(request: Request) -> str:
+    return route_of(request)
+
+
+_url_rule.__name__ = "url_rule"  # the exporter takes the label's name from the function
+
+
+def _exemplar(trace_id: str | None) -> dict[str, str] | None:
+    return {"trace_id": trace_id} if trace_id else None

@@ -1,0 +1,88 @@
+"""A service: a Flask app with everything that services share, and its life from start to stop."""
+
+import logging
+import time
+
+from flask import Flask, Response, g, request
+from opentelemetry.sdk.trace.export import SpanExporter
+
+from servicekit import health, problems
+from servicekit.database import Database
+from servicekit.health import Readiness
+from servicekit.logging import configure, event
+from servicekit.metrics import Metrics, route_of
+from servicekit.requests import READ_LIMIT
+from servicekit.settings import ServiceSettings
+from servicekit.tracing import OPERATIONS, Tracing, describe_request, request_id, sampled_trace_id
+
+_EXTENSION = "servicekit"
+
+
+class Service:
+    """What one app's parts share. `start` comes after gunicorn's fork: threads do not survive one."""
+
+    def __init__(self, name: str, version: str, settings: ServiceSettings) -> None:
+        self.name = name
+        self.metrics = Metrics(name)
+        self.tracing = Tracing(name, version, settings)
+        self.database = Database(name, settings, self.metrics, self.tracing)
+        self.readiness = Readiness()
+        self._slow = settings.slow_request_ms / 1000
+
+    def start(self, exporter: SpanExporter | None = None) -> None:
+        """Begin to export traces, to `exporter` if one is given."""
+        self.tracing.start(exporter)
+        event("service_started", f"{self.name} is ready")
+
+    def stop(self) -> None:
+        """Send the last spans (two seconds at most) and close connections."""
+        self.readiness.ready = False
+        self.tracing.stop()
+        self.database.close()
+        event("service_stopped", f"{self.name} has stopped")
+
+    def begin_request(self) -> None:
+        g.begun = time.perf_counter()
+
+    def end_request(self, response: Response) -> Response:
+        """Observe the request once: the histogram, the span, a log line if it was slow or failed, its id."""
+        response.headers["X-Request-Id"] = request_id()
+        if request.path in OPERATIONS:
+            return response
+        seconds = time.perf_counter() - g.begun
+        route, status = route_of(request), response.status_code
+        self.metrics.observe_request(route, request.method, status, seconds, sampled_trace_id())
+        describe_request(request.environ, route, status)
+        if status >= 500 or seconds >= self._slow:
+            event(
+                "request",
+                f"{request.method} {route} answered {status}",
+                logging.ERROR if status >= 500 else logging.WARNING,
+                method=request.method,
+                route=route,
+                status=status,
+                duration_ms=round(seconds * 1000, 1),
+            )
+        return response
+
+
+def create(name: str, version: str, settings: ServiceSettings) -> Flask:
+    """The app that a service adds its routes to."""
+    configure(name, settings.instance_id)
+    service = Service(name, version, settings)
+    app = Flask(name, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = READ_LIMIT
+    app.extensions[_EXTENSION] = service
+    app.before_request(service.begin_request)
+    service.metrics.serve(app)
+    app.after_request(service.end_request)
+    health.serve(app, service.readiness)
+    problems.install(app)
+    app.wsgi_app = service.tracing.middleware(app.wsgi_app)  # type: ignore[method-assign,assignment]
+    return app
+
+
+def of(app: Flask) -> Service:
+    """The service of an app."""
+    service: Service = app.extensions[_EXTENSION]
+    return service

@@ -1,0 +1,105 @@
+"""Filters for what Jinja says badly: reading the services' declarations, SCRAM verifiers, names of role variables."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+import string
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleFilterError
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+
+def service_declarations(folder: str) -> list[dict[str, Any]]:
+    """Return every `<folder>/<name>/service.yml`, parsed, in the order of their names."""
+    declarations = [yaml.safe_load(path.read_text()) for path in sorted(Path(folder).glob("*/service.yml"))]
+    if not declarations:
+        raise AnsibleFilterError(f"no service is declared: {folder}/*/service.yml matches nothing")
+    return declarations
+
+
+def complete_secrets(present: dict[str, Any], passwords: list[str], services: list[str]) -> dict[str, Any]:
+    """Return the secrets with whatever is missing made: passwords of 32 letters and digits, and an RSA key for tokens."""
+
+    def password() -> str:
+        return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
+
+    complete = {name: present.get(name) or password() for name in passwords}
+    databases = present.get("database", {})
+    complete["database"] = {service: databases.get(service) or password() for service in services}
+    complete["signing_key"] = present.get("signing_key") or (
+        rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        .private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        .decode()
+    )
+    return present | complete
+
+
+def group_addresses(groups: list[dict[str, Any]], addresses: dict[str, str]) -> dict[str, list[str]]:
+    """Return each group's addresses, from the items of `groups` (key, value) and each host's address."""
+    return {group["key"]: [addresses[host] for host in group["value"]] for group in groups}
+
+
+def service_flows(services: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the flow table's rows for the services' instances: at most 32 on a host, from base_port + 1."""
+    return [
+        {
+            "name": f"{service['name']} instances",
+            "port": f"{service['base_port'] + 1}-{service['base_port'] + 32}",
+            "protocol": "tcp",
+            "from": ["edge", "observability"],
+            "to": service["group"],
+            "tls": "mutual",
+            "authentication": "certificate",
+        }
+        for service in services
+    ]
+
+
+def scram_verifier(password: str, role: str, iterations: int = 4096) -> str:
+    """Return PostgreSQL's SCRAM-SHA-256 verifier of a password.
+
+    The salt is derived from the password and the role's name, so that the same input gives the same verifier and a
+    rerun changes nothing; passwords here are long and random, so the salt has nothing to hide.
+    Format: RFC 5803, as PostgreSQL stores it in pg_authid.rolpassword.
+    """
+    salt = hmac.digest(password.encode(), f"belvedere:{role}".encode(), "sha256")[:16]
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    stored_key = hashlib.sha256(client_key).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    salt64, stored64, server64 = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
+    return f"SCRAM-SHA-256${iterations}:{salt64}${stored64}:{server64}"
+
+
+def unknown_role_variables(names: list[str], roles_folder: str) -> list[str]:
+    """Return the names that start with a role's name and an underscore, but that no argument spec declares."""
+    declared: set[str] = set()
+    prefixes: list[str] = []
+    for spec in sorted(Path(roles_folder).glob("*/meta/argument_specs.yml")):
+        prefixes.append(f"{spec.parent.parent.name}_")
+        for entry in yaml.safe_load(spec.read_text())["argument_specs"].values():
+            declared.update(entry.get("options", {}))
+    return sorted(name for name in names if name.startswith(tuple(prefixes)) and name not in declared)
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Any]:
+        return {
+            "complete_secrets": complete_secrets,
+            "group_addresses": group_addresses,
+            "scram_verifier": scram_verifier,
+            "service_declarations": service_declarations,
+            "service_flows": service_flows,
+            "unknown_role_variables": unknown_role_variables,
+        }
