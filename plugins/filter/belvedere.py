@@ -43,6 +43,11 @@ def complete_secrets(present: dict[str, Any], passwords: list[str], services: li
     return present | complete
 
 
+def file_text(path: str) -> str:
+    """Return a file's text; the lookup of the same use cannot be mapped over a list."""
+    return Path(path).read_text()
+
+
 def group_addresses(groups: list[dict[str, Any]], addresses: dict[str, str]) -> dict[str, list[str]]:
     """Return each group's addresses, from the items of `groups` (key, value) and each host's address."""
     return {group["key"]: [addresses[host] for host in group["value"]] for group in groups}
@@ -97,6 +102,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "complete_secrets": complete_secrets,
+            "file_text": file_text,
             "group_addresses": group_addresses,
             "scram_verifier": scram_verifier,
             "service_declarations": service_declarations,

@@ -137,6 +137,12 @@ class Platform:
         """What a command prints on a host; `script` is its standard input."""
         ssh = ["ssh", "-F", self.description["ssh_config"], "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
         ssh += ["-o", "ControlMaster=auto", "-o", f"ControlPath={self.ssh_sockets}/%C", "-o", "ControlPersist=60"]
+        ssh += [
+            "-o",
+            "ServerAliveInterval=2",
+            "-o",
+            "ServerAliveCountMax=2",
+        ]  # a host that dies takes its connection along
         done = subprocess.run([*ssh, host, command], input=script, capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, f"{command!r} on {host} ended with {done.returncode}: {done.stderr[-2000:]}"
         return done.stdout
@@ -193,11 +199,12 @@ class Platform:
 
     def ansible(self, program: str, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run one of Ansible's programs on this platform's inventory."""
-        environment = os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        inventory = str(ROOT / "inventories" / self.name)
+        environment = os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_INVENTORY": inventory}
         environment.pop("PYTHONUNBUFFERED", None)
         if program == "ansible":
             environment |= {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
-        command = [str(Path(sys.executable).parent / program), "-i", str(ROOT / "inventories" / self.name), *arguments]
+        command = [str(Path(sys.executable).parent / program), *arguments]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, (
             f"{program} ended with {done.returncode}:\n{done.stdout[-4000:]}{done.stderr[-2000:]}"

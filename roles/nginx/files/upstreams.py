@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
+import http.client
 import json
 import os
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ from pathlib import Path
 
 FALL = 2  # failures in a row that take an instance out
 PROBE_TIMEOUT = 2.0  # seconds, for connection, handshake and answer together
-TICK = 1.0  # seconds between looks at the fragments
+TICK = 0.5  # seconds between looks at the fragments
+SETTLE = 0.3  # seconds; Nginx tells old workers to stop 0.1 s after the new ones have started
+NGINX = "/usr/sbin/nginx"
 
 
 @dataclass(frozen=True, order=True)
@@ -60,10 +63,10 @@ class Health:
         return self.failures.get(instance.key, FALL) < FALL
 
     def observe(self, instance: Instance, well: bool) -> str | None:
-        """Take in a probe's result; return the event if it changed anything."""
-        before, known = self.up(instance), instance.key in self.failures
+        """Take in a probe's result; return the event if it is news."""
+        before = self.up(instance) if instance.key in self.failures else None
         self.failures[instance.key] = 0 if well else min(FALL, self.failures.get(instance.key, FALL) + 1)
-        if before == self.up(instance) and (known or well):
+        if self.up(instance) == before:
             return None
         return "upstream_up" if self.up(instance) else "upstream_down"
 
@@ -103,7 +106,7 @@ def signature(folder: Path) -> list[tuple[str, int, int]]:
 
 
 def choose(services: Iterable[str], instances: Iterable[Instance], health: Health) -> dict[str, list[Instance]]:
-    """The instances that each service's requests go to: those that are well, or all if none is; never a draining one."""
+    """Where requests go: to a service's instances that are well, or to all if none is; never to a draining one."""
     routes = {}
     for service in services:
         wanted = sorted(i for i in instances if i.service == service and not i.drain)
@@ -126,7 +129,8 @@ def render(routes: Mapping[str, list[Instance]], max_fails: int, fail_timeout: i
             f"    zone {service} 256k;",
             "    least_conn;",
         ]
-        lines += [f"    server {m.address}:{m.port} max_fails={max_fails} fail_timeout={fail_timeout}s;" for m in members]
+        passive = f"max_fails={max_fails} fail_timeout={fail_timeout}s"
+        lines += [f"    server {m.address}:{m.port} {passive};" for m in members]
         first = {member.host: member for member in reversed(members)}
         if len(first) > 1:
             lines += [f"    server {m.address}:{m.port} max_fails=0 backup;" for m in sorted(first.values())]
@@ -155,10 +159,10 @@ async def probe(instance: Instance, context: ssl.SSLContext, server_name: str) -
             )
             try:
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n")
-                await writer.drain()
                 parts = (await reader.readline()).split()
+                await reader.read()  # to the end, so that the instance sees an orderly close
             finally:
-                writer.transport.abort()
+                writer.close()
     except TimeoutError:
         return f"no answer within {PROBE_TIMEOUT:g} s"
     except (OSError, ValueError) as error:
@@ -181,22 +185,51 @@ def replace(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def apply(path: Path, text: str) -> bool:
-    """Put the upstreams in place and let Nginx take them up; False, and nothing changed, if it refuses them."""
-    before = path.read_text() if path.exists() else None
-    if text == before:
+class Nginx:
+    """The running Nginx, and the upstreams that it was seen to use."""
+
+    def __init__(self, output: Path, port: int) -> None:
+        self._output = output
+        self._port = port
+        self._applied = ""
+
+    def apply(self, text: str) -> bool:
+        """Make Nginx use these upstreams; False if it refuses them, or goes on without."""
+        if text == self._applied:
+            return True
+        version = hashlib.sha256(text.encode()).hexdigest()[:16]
+        before = self._output.read_text() if self._output.exists() else None
+        replace(self._output, f'{text}map "" $upstreams_version {{ default {version}; }}\n')
+        check = subprocess.run([NGINX, "-t", "-q"], capture_output=True, text=True, check=False)  # noqa: S603  constant
+        if check.returncode != 0:
+            log("upstreams_refused", "error", reason=check.stderr.strip())
+            if before is not None:
+                replace(self._output, before)
+            return False
+        # A stopped Nginx refuses this, and reads the file when it starts.
+        subprocess.run([NGINX, "-s", "reload"], capture_output=True, check=False)  # noqa: S603  constant
+        if not self._uses(version):
+            log("upstreams_not_taken_up", "error", version=version)
+            return False
+        self._applied = text
+        log("upstreams_applied", "info", version=version)
         return True
-    replace(path, text)
-    check = subprocess.run(["/usr/sbin/nginx", "-t", "-q"], capture_output=True, text=True, check=False)
-    if check.returncode != 0:
-        log("upstreams_refused", "error", reason=check.stderr.strip())
-        if before is not None:
-            replace(path, before)
+
+    def _uses(self, version: str) -> bool:
+        """Wait until Nginx answers with this version, and old workers have had time to stop accepting."""
+        for _ in range(50):
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=1)
+                connection.request("GET", "/", headers={"Host": "upstreams"})
+                if connection.getresponse().read().decode() == version:
+                    time.sleep(SETTLE)
+                    return True
+            except ConnectionRefusedError:
+                return True  # it does not run
+            except (OSError, http.client.HTTPException):
+                pass  # asked in the middle of a reload
+            time.sleep(0.1)
         return False
-    # A stopped Nginx reads the file when it starts.
-    subprocess.run(["/usr/bin/systemctl", "try-reload-or-restart", "nginx.service"], check=True)
-    log("upstreams_applied", "info")
-    return True
 
 
 def log(event: str, level: str, **fields: object) -> None:
@@ -210,16 +243,17 @@ def notify(message: str) -> None:
             client.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
 
 
-def look(options: argparse.Namespace, health: Health) -> None:
+def look(options: argparse.Namespace, health: Health, nginx: Nginx) -> None:
     """One round: read what is announced, probe it, and make Nginx follow."""
     instances = read_fragments(options.fragments, options.services)
     health.forget_all_but(instances)
-    for instance, reason in zip(instances, asyncio.run(probe_all(instances, options.tls, options.server_name)), strict=True):
+    reasons = asyncio.run(probe_all(instances, options.tls, options.server_name))
+    for instance, reason in zip(instances, reasons, strict=True):
         if event := health.observe(instance, well=not reason):
             level = "info" if event == "upstream_up" else "warning"
             log(event, level, upstream=instance.service, instance=instance.name, reason=reason or "answered 200")
     routes = choose(options.services, instances, health)
-    if apply(options.output, render(routes, options.max_fails, options.fail_timeout)):
+    if nginx.apply(render(routes, options.max_fails, options.fail_timeout)):
         replace(options.state, state(routes, instances, health))
 
 
@@ -230,25 +264,21 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True, help="the state file to write")
     parser.add_argument("--tls", type=Path, required=True, help="folder of ca.crt, host.crt and host.key")
     parser.add_argument("--server-name", required=True, help="the name in every instance's certificate")
+    parser.add_argument("--status-port", type=int, required=True, help="where Nginx says which upstreams it uses")
     parser.add_argument("--interval", type=float, default=5, help="seconds between probes")
     parser.add_argument("--max-fails", type=int, default=3, help="Nginx's passive check")
     parser.add_argument("--fail-timeout", type=int, default=10, help="seconds; Nginx's passive check")
     parser.add_argument("services", nargs="+")
     options = parser.parse_args()
 
-    health = Health()
-    ready = False
+    health, nginx = Health(), Nginx(options.output, options.status_port)
     while True:
         seen, begun = signature(options.fragments), time.monotonic()
-        look(options, health)
-        notify("WATCHDOG=1" if ready else "READY=1")
-        ready = True
-        while time.monotonic() - begun < options.interval and signature(options.fragments) == seen:
-            time.sleep(TICK)
+        look(options, health, nginx)
+        notify("READY=1\nWATCHDOG=1")
+        while (left := begun + options.interval - time.monotonic()) > 0 and signature(options.fragments) == seen:
+            time.sleep(min(TICK, left))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(0)
+    main()

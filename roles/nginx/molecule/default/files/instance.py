@@ -1,0 +1,54 @@
+"""An instance as edges see one: TLS on 127.0.0.1:<port> for known clients, /readyz, and an echo of each request.
+
+/run/instance-<port> holds the status that /readyz answers.
+"""
+
+import json
+import ssl
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+PORT = int(sys.argv[1])
+READY = Path(f"/run/instance-{PORT}")
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        status = int(READY.read_text()) if self.path == "/readyz" else 418 if self.path == "/api/problem" else 200
+        if body == "die":  # after the request was sent
+            with Path("/run/instance-died").open("a") as died:
+                died.write(f"{self.command} {PORT}\n")
+            self.close_connection = True
+            return
+        text = json.dumps({"port": PORT, "path": self.path, "headers": dict(self.headers)}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.send_header("X-Request-Id", "the instance's own")
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = do_PUT = answer  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/etc/belvedere/tls/host.crt", "/etc/belvedere/tls/host.key")
+context.load_verify_locations("/etc/belvedere/tls/ca.crt")
+context.verify_mode = ssl.CERT_REQUIRED
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def get_request(self):  # the handshake is the thread's business
+        connection, address = super().get_request()
+        return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+
+
+Server(("127.0.0.1", PORT), Handler).serve_forever()

@@ -1,0 +1,76 @@
+#!/bin/bash
+# What a client sees of the edge. Arguments: the CA's certificate.
+set -euo pipefail
+ca=$1
+ask() { curl --silent --max-time 10 --cacert "$ca" "$@"; }
+status() { ask --output /dev/null --write-out '%{http_code}' "$@"; }
+fail() { echo "wrong: $*" >&2; exit 1; }
+is() { [ "$2" = "$3" ] || fail "$1: $2, not $3"; }
+
+body=$(ask --dump-header /tmp/head -H 'X-Request-Id: 00000000000000000000000000000bad' -H 'traceparent: 00-11111111111111111111111111111111-2222222222222222-01' \
+  -H 'X-Forwarded-For: 6.6.6.6' -H 'Forwarded: for=6.6.6.6' https://localhost/api/v1/items?x=1)
+id=$(tr -d '\r' < /tmp/head | sed -n 's/^x-request-id: //Ip')
+[[ $id =~ ^[0-9a-f]{32}$ ]] || fail "the answer's request id is '$id'"
+is 'request ids in the answer' "$(grep -ic '^x-request-id' /tmp/head)" 1
+[ "$id" != 00000000000000000000000000000bad ] || fail "a client's request id was taken over"
+python3 - "$id" "$body" <<'P'
+import json, sys
+id, body = sys.argv[1], json.loads(sys.argv[2])
+headers = {name.lower(): value for name, value in body["headers"].items()}
+assert body["path"] == "/api/v1/items?x=1", body
+assert headers["x-request-id"] == id, headers
+assert headers["traceparent"] == f"00-{id}-{id[:16]}-01", headers
+assert headers["x-forwarded-for"] == "127.0.0.1", headers
+assert headers["x-forwarded-proto"] == "https", headers
+assert "forwarded" not in headers and headers.get("connection") != "close", headers
+P
+head -1 /tmp/head | grep -q '^HTTP/2 200' || fail "not HTTP/2: $(head -1 /tmp/head)"
+for header in strict-transport-security x-content-type-options content-security-policy; do
+  grep -iq "^$header:" /tmp/head || fail "no $header"
+done
+grep -iq '^server: nginx.$' /tmp/head || fail "the server tells its version: $(grep -i ^server: /tmp/head)"
+
+# Errors that Nginx makes.
+problem() {  # problem STATUS curl-arguments...
+  local want=$1; shift
+  ask --dump-header /tmp/head --output /tmp/body "$@" || fail "no answer to $*"
+  head -1 /tmp/head | grep -q " $want" || fail "$*: $(head -1 /tmp/head), not $want"
+  grep -iq '^content-type: application/problem+json' /tmp/head || fail "$*: $(grep -i ^content-type /tmp/head)"
+  is "request ids of $*" "$(grep -ic '^x-request-id' /tmp/head)" 1
+  python3 - "$want" <<'P'
+import json, sys
+problem = json.load(open("/tmp/body"))
+head = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in open("/tmp/head"))}
+assert problem["status"] == int(sys.argv[1]), problem
+assert problem["request_id"] == head["x-request-id"], (problem, head)
+assert {"type", "title", "detail"} <= set(problem), problem
+P
+}
+problem 404 https://localhost/nothing
+for path in livez readyz metrics; do problem 404 https://localhost/$path; done
+head -c 70000 /dev/zero > /tmp/large
+problem 413 -H 'Content-Type: application/json' --data-binary @/tmp/large https://localhost/api/v1/items
+problem 414 --http1.1 "https://localhost/api/$(head -c 40000 /dev/zero | tr '\0' a)"
+problem 400 --http1.1 -H "X-Large: $(head -c 40000 /dev/zero | tr '\0' a)" https://localhost/api/
+problem 503 https://localhost/login  # auth was announced by nobody
+grep -iq '^retry-after: 2' /tmp/head || fail '503 without Retry-After'
+is "a problem of the service itself" "$(status https://localhost/api/problem)" 418
+
+# A request that may have had an effect is not sent twice; one that had none is.
+rm -f /run/instance-died
+problem 502 --data die https://localhost/api/v1/items
+is 'attempts of a POST' "$(wc -l < /run/instance-died)" 1
+is 'the path of port 80' "$(curl --silent --output /dev/null --write-out '%{http_code} %{redirect_url}' http://localhost/x?y)" '308 https://localhost/x?y'
+is 'the health page' "$(ask https://localhost/edge-health)" ok
+curl --silent --tls-max 1.1 --cacert "$ca" https://localhost/edge-health && fail 'TLS 1.1 was accepted'
+
+# The log names the route and the instance, and only failed or slow requests go to the journal.
+sleep 2
+ask https://localhost/api/logged > /dev/null
+sleep 2
+line=$(tail -1 /var/log/nginx/access.log)
+[[ $line =~ ^[^\ ]+\ edge\ /api/\ GET\ 200\ [0-9.]+\ [0-9]+\ api\ \"127.0.0.1:820[12]\"\ \"200\"\ \"[0-9.]+\"\ [0-9a-f]{32}\ 127.0.0.1$ ]] || fail "the log says $line"
+journalctl --identifier nginx --output cat | grep -q '"status":502' || fail 'the journal does not know of the 502'
+journalctl --identifier nginx --output cat | tail -1 | python3 -c 'import json, sys; assert json.loads(sys.stdin.read())["event"] == "request"'
+journalctl --identifier nginx --output cat | grep -q '"status":200,"seconds":0' && fail 'the journal has good, fast requests'
+exit 0

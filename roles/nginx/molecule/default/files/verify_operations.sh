@@ -1,0 +1,46 @@
+#!/bin/bash
+# What operators and other hosts see. Arguments: CA, certificate, key, and the ports of ops, tools, ingest and metrics.
+set -euo pipefail
+ca=$1 certificate=$2 key=$3 ops=$4 tools=$5 ingest=$6 metrics=$7
+status() { curl --silent --max-time 10 --output /tmp/body --dump-header /tmp/head --write-out '%{http_code}' --cacert "$ca" "$@" || true; }
+mutual() { status --cert "$certificate" --key "$key" "$@"; }
+fail() { echo "wrong: $*" >&2; exit 1; }
+is() { [ "$2" = "$3" ] || fail "$1: $2, not $3: $(cat /tmp/body)"; }
+user="ops:$OPS_PASSWORD"
+
+is 'ops without a password' "$(status "https://localhost:$ops/")" 401
+is 'ops with a wrong one' "$(status -u ops:wrong "https://localhost:$ops/prometheus/")" 401
+is 'the landing page' "$(status -u "$user" "https://localhost:$ops/")" 200
+grep -q 'href="/prometheus/"' /tmp/body || fail 'the landing page does not link to Prometheus'
+grep -q '<noscript>' /tmp/body || fail 'the landing page needs JavaScript'
+grep -A1 'Grafana' /tmp/body | grep -q 'its origin cannot be reached' || fail 'the landing page does not say what was left out'
+grep -iq '^content-security-policy: default-src .self.' /tmp/head || fail 'the landing page has no policy'
+grep -q '<script>' /tmp/body && fail 'the landing page has an inline script'
+is 'its script' "$(status -u "$user" "https://localhost:$ops/ops.js")" 200
+is 'a tool, through two proxies' "$(status -u "$user" -H 'X-WEBAUTH-USER: somebody' "https://localhost:$ops/prometheus/-/healthy?x=1")" 200
+python3 - <<'P'
+import json
+body = json.load(open("/tmp/body"))
+headers = {name.lower(): value for name, value in body["headers"].items()}
+assert body["path"] == "/prometheus/-/healthy?x=1", body
+assert "authorization" not in headers, "the password went on to the tool"
+assert headers["x-webauth-user"] == "ops", headers
+assert headers["host"].startswith("localhost:"), headers
+P
+is 'a tool that does not run' "$(status -u "$user" "https://localhost:$ops/alertmanager/")" 502
+
+is 'tools without a certificate' "$(status "https://localhost:$tools/prometheus/")" 400
+is 'tools with one' "$(mutual "https://localhost:$tools/prometheus/")" 200
+is 'a journal without a certificate' "$(status --data x "https://localhost:$ingest/upload")" 400
+is 'a journal' "$(mutual --data x "https://localhost:$ingest/upload")" 200
+grep -q '"path": "/logs/insert/journald/upload"' /tmp/body || fail "the journal went to $(cat /tmp/body)"
+is 'a question to the journal' "$(mutual "https://localhost:$ingest/upload")" 403
+is 'another path' "$(mutual --data x "https://localhost:$ingest/select/logsql/query")" 404
+is 'metrics without a certificate' "$(status "https://localhost:$metrics/nginx")" 400
+is 'metrics of an exporter that does not run' "$(mutual "https://localhost:$metrics/nginx")" 502
+is 'other paths' "$(mutual "https://localhost:$metrics/")" 404
+curl --silent --max-time 5 http://127.0.0.1:8080/stub_status | grep -q '^Active connections' || fail 'no stub_status'
+
+# A certificate of the CA is not enough: only named hosts use the tools and read the metrics.
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /tmp/other.key -out /tmp/other.crt -subj /CN=other -days 1 2> /dev/null
+is 'a stranger' "$(status --cert /tmp/other.crt --key /tmp/other.key "https://localhost:$tools/prometheus/")" 400
