@@ -146,7 +146,7 @@ def remove_hosts(roles: list[str]) -> None:
     present = subprocess.run(listing, capture_output=True, text=True, check=False).stdout.split()
     leftover = [name for name in present if name in {f"molecule-{role}" for role in roles}]
     if leftover:
-        print(f"removing what an earlier run left: {' '.join(leftover)}", flush=True)
+        print(f"removing leftover hosts: {' '.join(leftover)}", flush=True)
         subprocess.run([*docker, "rm", "--force", "--volumes", *leftover], stdout=subprocess.DEVNULL, check=True)
 
 
@@ -201,7 +201,8 @@ def main() -> int:
         )
     if not known:
         sys.exit("roles.py: no scenario was found: roles/*/molecule/default/molecule.yml matches nothing")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     return run(arguments.roles or known, arguments.jobs)
 
 

@@ -1,4 +1,4 @@
-"""Prints each systemd unit's memory on this host as JSON: {unit: MiB}, by PSS, largest first. Runs on the hosts, as root."""
+"""Prints each systemd unit's memory on this host as JSON: {unit: MiB}, by PSS, largest first. Runs there, as root."""
 
 import json
 import re

@@ -7,6 +7,7 @@ import ssl
 import time
 import uuid
 import warnings
+from http.client import HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -164,17 +165,25 @@ def test_no_token_is_401(anonymous: Edge, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/none", "/api/v1/none", "/login/none", "/%2e%2e/etc/passwd", "/nginx_status", "/stub_status"]
+    "path", ["/none", "/api/v1/none", "/login/none", "/etc/passwd", "/nginx_status", "/stub_status"]
 )
 def test_an_unknown_path_is_404(user: Edge, path: str) -> None:
     assert_problem(user.get(path), 404)
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/api/metrics", "/api/../metrics"])
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/api/metrics"])
 def test_what_an_instance_tells_operators_is_404_at_the_edge(user: Edge, path: str) -> None:
-    request = requests.Request("GET", user.url + path).prepare()
-    request.url = user.url + path  # as it stands: requests would resolve the dots
-    assert_problem(user.session.send(request, verify=user.ca, timeout=10), 404)
+    assert_problem(user.get(path), 404)
+
+
+@pytest.mark.parametrize("path", ["/api/../metrics", "/api/%2e%2e/metrics", "/api/v1/..%2f..%2fmetrics", "//metrics"])
+def test_no_way_of_writing_the_path_reaches_an_instance_s_metrics(platform: Platform, path: str) -> None:
+    url = urlsplit(platform.url("edge"))
+    context = ssl.create_default_context(cafile=platform.ca)
+    connection = HTTPSConnection(str(url.hostname), url.port or 443, timeout=5, context=context)
+    connection.request("GET", path)  # as it stands: requests would resolve the dots
+    assert connection.getresponse().status == 404
+    connection.close()
 
 
 def test_a_wrong_method_is_405(anonymous: Edge) -> None:

@@ -11,8 +11,10 @@ import pytest
 from belvedere_platform import ROOT, Edge, Platform, wait_until
 
 # The groups whose hosts must have a target of each job; services' jobs have their own names.
+EVERYWHERE = ["edge", "auth", "api", "pooler", "postgres", "etcd", "observability"]
 JOBS = {
-    "node": ["edge", "auth", "api", "pooler", "postgres", "etcd", "observability"],
+    "node": EVERYWHERE,
+    "certificate": EVERYWHERE,
     "nginx": ["edge"],
     "mtail": ["edge"],
     "pgbouncer": ["pooler"],
@@ -101,8 +103,15 @@ def test_every_instance_of_every_service_is_a_target(platform: Platform) -> None
 
 
 def test_nothing_is_scraped_that_this_test_does_not_know(platform: Platform) -> None:
-    known = set(JOBS) | {service["name"] for service in platform.services()}
+    known = {*JOBS, "probe", *(service["name"] for service in platform.services())}
     assert set(targets_by_job(platform)) - known == set()
+
+
+def test_the_edge_is_probed_as_a_client_sees_it(platform: Platform) -> None:
+    """Each edge, and the address that moves between them."""
+    probed = {each["metric"]["edge"] for each in platform.prometheus('probe_success{job="probe"} == 1')}
+    assert set(platform.groups["edge"]) <= probed
+    wait_until("no probe fails", lambda: not platform.prometheus('probe_success{job="probe"} == 0'))
 
 
 def test_no_alert_fires_on_a_healthy_platform(platform: Platform) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import belvedere
 import pytest
 from ansible.errors import AnsibleFilterError
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from psycopg import pq
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +63,28 @@ def test_a_misspelt_role_variable_is_found_and_a_declared_one_is_not(tmp_path: P
     spec.write_text("argument_specs: {main: {options: {pgbouncer_port: {type: int}}}}")
     names = ["pgbouncer_port", "pgbouncer_prot", "platform_name"]
     assert belvedere.unknown_role_variables(names, str(tmp_path)) == ["pgbouncer_prot"]
+
+
+def test_missing_secrets_are_made_and_present_ones_are_kept() -> None:
+    present = {"ops_password": "mine", "extra": "mine too", "database": {"auth": "theirs"}}
+    made = belvedere.complete_secrets(present, ["ops_password", "ca_passphrase"], ["auth", "api"])
+    assert (made["ops_password"], made["extra"], made["database"]["auth"]) == ("mine", "mine too", "theirs")
+    assert len(made["ca_passphrase"]) == len(made["database"]["api"]) == 32
+    assert made["ca_passphrase"] != made["database"]["api"]
+    assert load_pem_private_key(made["signing_key"].encode(), None).key_size >= 2048  # type: ignore[union-attr]
+    assert belvedere.complete_secrets(made, ["ops_password", "ca_passphrase"], ["auth", "api"]) == made
+
+
+def test_instances_flows_of_two_services_do_not_overlap() -> None:
+    flows = belvedere.service_flows(
+        [{"name": "a", "group": "a", "base_port": 8100}, {"name": "b", "group": "b", "base_port": 8200}]
+    )
+    (first, last), (following, _) = (map(int, flow["port"].split("-")) for flow in flows)
+    assert (first, last) == (8101, 8132)
+    assert last < following
+
+
+def test_a_group_s_addresses_are_its_hosts_in_their_order() -> None:
+    groups = [{"key": "edge", "value": ["edge2", "edge1"]}, {"key": "none", "value": []}]
+    addresses = {"edge1": "10.0.0.1", "edge2": "10.0.0.2"}
+    assert belvedere.group_addresses(groups, addresses) == {"edge": ["10.0.0.2", "10.0.0.1"], "none": []}

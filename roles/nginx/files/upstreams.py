@@ -192,6 +192,7 @@ class Nginx:
         self._output = output
         self._port = port
         self._applied = ""
+        self._refused = ""
 
     def apply(self, text: str) -> bool:
         """Make Nginx use these upstreams; False if it refuses them, or goes on without."""
@@ -202,7 +203,9 @@ class Nginx:
         replace(self._output, f'{text}map "" $upstreams_version {{ default {version}; }}\n')
         check = subprocess.run([NGINX, "-t", "-q"], capture_output=True, text=True, check=False)  # noqa: S603  constant
         if check.returncode != 0:
-            log("upstreams_refused", "error", reason=check.stderr.strip())
+            if text != self._refused:  # said once, tried again and again
+                log("upstreams_refused", "error", reason=check.stderr.strip())
+            self._refused = text
             if before is not None:
                 replace(self._output, before)
             return False

@@ -31,6 +31,6 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=CA)
 context.verify_mode = ssl.CERT_REQUIRED
 context.load_cert_chain(CERTIFICATE, KEY)
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(PORT)), Receiver)
+server = http.server.ThreadingHTTPServer(("", int(PORT)), Receiver)
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()

@@ -4,7 +4,7 @@ set -euo pipefail
 ca=$1 certificate=$2 key=$3 ops=$4 tools=$5 ingest=$6 metrics=$7
 status() { curl --silent --max-time 10 --output /tmp/body --dump-header /tmp/head --write-out '%{http_code}' --cacert "$ca" "$@" || true; }
 mutual() { status --cert "$certificate" --key "$key" "$@"; }
-fail() { echo "wrong: $*" >&2; exit 1; }
+fail() { echo "wrong: $*" | cut -c -300 >&2; exit 1; }
 is() { [ "$2" = "$3" ] || fail "$1: $2, not $3: $(cat /tmp/body)"; }
 user="ops:$OPS_PASSWORD"
 
