@@ -31,7 +31,7 @@ test: .venv/installed ## Everything that CI runs
 lint: .venv/installed ## Style, types, and configuration, without any host
 	@$(STAGES) 'ruff: ruff check . && ruff format --check .' 'mypy: mypy' 'yamllint: yamllint --strict .' \
 	  'ansible-lint: ansible-lint --offline --strict' \
-	  'shellcheck: shellcheck tools/bootstrap plugins/vault-password roles/local_hosts/files/*' \
+	  "shellcheck: git grep -lE '^#!/(usr/)?bin/(env )?(ba)?sh' -- ':!*.j2' | xargs shellcheck" \
 	  'generated files: python tools/role_readmes.py --check && python -m dashboards --check' \
 	  'alert rules: tools/check-rules'
 

@@ -25,7 +25,7 @@ def service_declarations(folder: str) -> list[dict[str, Any]]:
 
 
 def complete_secrets(present: dict[str, Any], passwords: list[str], services: list[str]) -> dict[str, Any]:
-    """Return the secrets with whatever is missing made: passwords of 32 letters and digits, and an RSA key for tokens."""
+    """Return the secrets, the missing ones made: passwords of 32 letters and digits, and an RSA key for tokens."""
 
     def password() -> str:
         return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
@@ -35,9 +35,7 @@ def complete_secrets(present: dict[str, Any], passwords: list[str], services: li
     complete["database"] = {service: databases.get(service) or password() for service in services}
     complete["signing_key"] = present.get("signing_key") or (
         rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        .private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         .decode()
     )
     return present | complete

@@ -42,5 +42,7 @@ is 'other paths' "$(mutual "https://localhost:$metrics/")" 404
 curl --silent --max-time 5 http://127.0.0.1:8080/stub_status | grep -q '^Active connections' || fail 'no stub_status'
 
 # A certificate of the CA is not enough: only named hosts use the tools and read the metrics.
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /tmp/other.key -out /tmp/other.crt -subj /CN=other -days 1 2> /dev/null
-is 'a stranger' "$(status --cert /tmp/other.crt --key /tmp/other.key "https://localhost:$tools/prometheus/")" 400
+other=(--cert /root/other/host.crt --key /root/other/host.key)
+is 'tools, asked by another host' "$(status "${other[@]}" "https://localhost:$tools/prometheus/")" 403
+is 'metrics, asked by another host' "$(status "${other[@]}" "https://localhost:$metrics/nginx")" 403
+is "another host's journal" "$(status "${other[@]}" --data x "https://localhost:$ingest/upload")" 200
