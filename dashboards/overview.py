@@ -84,7 +84,7 @@ def _status(board: DashboardBuilder, services: list[Service]) -> None:
     board.with_panel(
         status(
             "Primary databases",
-            "How many PostgreSQL hosts say that they are the primary. Anything but 1 means that writes fail.",
+            "How many PostgreSQL hosts say that they are the primary. With 0, writes fail.",
             "sum(patroni_primary) or vector(0)",
             "none",
             bad=1,
@@ -249,41 +249,41 @@ def _hosts(board: DashboardBuilder, services: list[Service]) -> None:
         (
             "CPU used",
             "Share of each host's CPU time that was not idle.",
-            f'1 - avg by (host) (rate(node_cpu_seconds_total{{mode="idle"}}{RATE}))',
+            f'1 - avg by (host) (rate(node_cpu_seconds_total{{job="node",mode="idle"}}{RATE}))',
             "percentunit",
         ),
         (
             "Load for each core",
             "Processes that run or wait for a core or a disk, by core. Above 1 they queue.",
-            'max by (host) (node_load1) / count by (host) (node_cpu_seconds_total{mode="idle"})',
+            'max by (host) (node_load1{job="node"}) / count by (host) (node_cpu_seconds_total{job="node",mode="idle"})',
             "none",
         ),
         (
             "Memory used",
             "Share of each host's memory that no program could get.",
-            "1 - max by (host) (node_memory_MemAvailable_bytes) / max by (host) (node_memory_MemTotal_bytes)",
+            'max by (host) (1 - node_memory_MemAvailable_bytes{job="node"} / node_memory_MemTotal_bytes{job="node"})',
             "percentunit",
         ),
         (
             "Disk used",
             "The fullest file system of each host.",
-            'max by (host) (1 - node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs"}'
-            ' / (node_filesystem_size_bytes{fstype!~"tmpfs|ramfs"} > 0))',
+            'max by (host) (1 - node_filesystem_avail_bytes{job="node",fstype!~"tmpfs|ramfs"}'
+            ' / (node_filesystem_size_bytes{job="node",fstype!~"tmpfs|ramfs"} > 0))',
             "percentunit",
         ),
         (
             "Network",
             "Bytes received and sent per second, loopback excepted.",
-            f'sum by (host) (rate(node_network_receive_bytes_total{{device!="lo"}}{RATE})'
-            f' + rate(node_network_transmit_bytes_total{{device!="lo"}}{RATE}))',
+            f'sum by (host) (rate(node_network_receive_bytes_total{{job="node",device!="lo"}}{RATE})'
+            f' + rate(node_network_transmit_bytes_total{{job="node",device!="lo"}}{RATE}))',
             "Bps",
         ),
         (
             "Network errors",
             "Packets per second that were dropped or broken.",
-            f'sum by (host) (rate(node_network_receive_errs_total{{device!="lo"}}{RATE})'
-            f' + rate(node_network_receive_drop_total{{device!="lo"}}{RATE})'
-            f' + rate(node_network_transmit_drop_total{{device!="lo"}}{RATE}))',
+            f'sum by (host) (rate(node_network_receive_errs_total{{job="node",device!="lo"}}{RATE})'
+            f' + rate(node_network_receive_drop_total{{job="node",device!="lo"}}{RATE})'
+            f' + rate(node_network_transmit_drop_total{{job="node",device!="lo"}}{RATE}))',
             "pps",
         ),
     ):

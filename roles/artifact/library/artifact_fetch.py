@@ -223,7 +223,8 @@ def main() -> None:
             if found := artifact.present(source):
                 module.exit_json(changed=False, found=found, reason="")
         if module.check_mode:
-            module.exit_json(changed=True, found={}, reason="it is fetched in a real run")
+            # What may be left out probably was, and will be again.
+            module.exit_json(changed=options["required"], found={}, reason="a dry run fetches nothing")
         for source in sources:
             try:
                 artifact.fetch(source)
