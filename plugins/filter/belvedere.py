@@ -67,6 +67,14 @@ def service_flows(services: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def chosen_credentials(available: dict[str, str], names: list[str]) -> dict[str, str]:
+    """Return the named credentials. An error names what is missing, and shows no secret."""
+    missing = sorted(set(names) - set(available))
+    if missing:
+        raise AnsibleFilterError(f"a service declares credentials that service_credentials does not have: {missing}")
+    return {name: available[name] for name in names}
+
+
 def scram_verifier(password: str, role: str, iterations: int = 4096) -> str:
     """Return PostgreSQL's SCRAM-SHA-256 verifier of a password.
 
@@ -104,6 +112,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
+            "chosen_credentials": chosen_credentials,
             "complete_secrets": complete_secrets,
             "file_text": file_text,
             "group_addresses": group_addresses,
