@@ -14,7 +14,7 @@ def cluster(platform: Platform) -> list[dict[str, Any]]:
     certificate = f"--cacert {tls['ca']} --cert {tls['certificate']} --key {tls['key']}"
     host = platform.groups["postgres"][0]
     answer = platform.ssh(
-        host, f"sudo curl --silent --fail --max-time 5 {certificate} https://localhost:{port}/cluster"
+        host, f"sudo curl --silent --fail --max-time 5 {certificate} https://{host}:{port}/cluster"
     )
     members: list[dict[str, Any]] = json.loads(answer)["members"]
     return members

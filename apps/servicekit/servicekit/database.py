@@ -10,6 +10,7 @@ Behind both is PgBouncer in transaction mode, so no session state is kept: singl
 """
 
 import logging
+import re
 import select
 import threading
 import time
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg2
@@ -195,7 +197,7 @@ class Session:
         return self._run(sql, parameters, lambda cursor: cursor.rowcount)
 
     def _run(self, sql: str, parameters: Parameters, fetch: Callable[[psycopg2.extensions.cursor], Result]) -> Result:
-        operation = sql.split(None, 1)[0].upper()
+        operation = _operation(sql)
         try:
             return self._attempt(operation, sql, parameters, fetch, fresh=False)
         except PoolExhausted:
@@ -380,3 +382,13 @@ def _went_away(connection: psycopg2.extensions.connection) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@lru_cache
+def _operation(sql: str) -> str:
+    """Return what a statement does (SELECT, INSERT, ...); one that begins WITH is known by the first change it makes."""
+    first = sql.split(None, 1)[0].upper()
+    if first != "WITH":
+        return first
+    change = re.search(r"\b(INSERT|UPDATE|DELETE|MERGE)\b", sql, re.IGNORECASE)
+    return change[1].upper() if change else "SELECT"
