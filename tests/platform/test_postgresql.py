@@ -13,9 +13,7 @@ def cluster(platform: Platform) -> list[dict[str, Any]]:
     port = next(flow["port"] for flow in platform.facts["flows"] if flow["name"] == "patroni")
     certificate = f"--cacert {tls['ca']} --cert {tls['certificate']} --key {tls['key']}"
     host = platform.groups["postgres"][0]
-    answer = platform.ssh(
-        host, f"sudo curl --silent --fail --max-time 5 {certificate} https://{host}:{port}/cluster"
-    )
+    answer = platform.ssh(host, f"sudo curl --silent --fail --max-time 5 {certificate} https://{host}:{port}/cluster")
     members: list[dict[str, Any]] = json.loads(answer)["members"]
     return members
 

@@ -386,7 +386,7 @@ def _first_line(error: BaseException) -> str:
 
 @lru_cache
 def _operation(sql: str) -> str:
-    """Return what a statement does (SELECT, INSERT, ...); one that begins WITH is known by the first change it makes."""
+    """Return what a statement does (SELECT, INSERT, ...); one with a WITH by the first change in it."""
     first = sql.split(None, 1)[0].upper()
     if first != "WITH":
         return first

@@ -5,8 +5,8 @@ import time
 
 import psycopg2
 import pytest
-
 from conftest import cloned_database
+
 from servicekit.database import DatabaseUnavailable, Pool, PoolExhausted
 
 BACKEND = "SELECT pg_backend_pid()"

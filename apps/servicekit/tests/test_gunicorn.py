@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import trustme
-
 from conftest import free_port
 
 STARTED = '"event": "service_started"'

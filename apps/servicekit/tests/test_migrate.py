@@ -3,7 +3,6 @@
 import subprocess
 
 import pytest
-
 from conftest import cloned_database, database_environment, run_migrate
 
 
