@@ -47,7 +47,7 @@ def test_a_logins_trace_shows_where_its_time_went(logged_in):
     assert root.attributes["http.route"] == "/login"
     assert root.attributes["http.response.status_code"] == 200
     children = [span.name for span in spans if span.parent.span_id == root.context.span_id]
-    assert sorted(children) == ["SELECT primary", "WITH primary", "password.verify", "token.sign"]
+    assert sorted(children) == ["INSERT primary", "SELECT primary", "password.verify", "token.sign"]
 
 
 def test_a_sql_span_names_its_statement_and_target_but_no_parameters(logged_in):
@@ -57,7 +57,7 @@ def test_a_sql_span_names_its_statement_and_target_but_no_parameters(logged_in):
     assert span.attributes["db.operation.name"] == "SELECT"
     assert span.attributes["db.belvedere.target"] == "primary"
     assert "%(email)s" in span.attributes["db.query.text"]
-    assert "ada" not in span.to_json()
+    assert "ada@" not in span.to_json()
 
 
 def test_the_resource_says_who_speaks(logged_in):
@@ -138,7 +138,7 @@ def test_a_failed_login_is_logged_and_counted_without_the_address(auth):
     (line,) = auth.log("login_failed")
     assert line["level"] == "warning"
     assert "user_id" not in line
-    assert "ada" not in auth.output()
+    assert "ada@" not in auth.output()
     assert 'auth_logins_total{outcome="failed"} 1.0' in auth.metrics()
 
 
@@ -148,7 +148,7 @@ def test_a_slow_statement_is_logged_without_its_parameters(start_auth):
     line = auth.log("slow_query")[0]
     assert line["statement"] == "SELECT id, email, password_hash FROM auth.accounts WHERE email = %(email)s"
     assert line["duration_ms"] > 0
-    assert "ada" not in auth.output()
+    assert "ada@" not in auth.output()
 
 
 def test_a_slow_request_is_logged(start_auth):
