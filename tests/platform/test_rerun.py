@@ -11,7 +11,7 @@ RECAP = re.compile(r"^(\S+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +faile
 
 @pytest.mark.rerun
 def test_running_site_yml_again_changes_nothing(platform: Platform) -> None:
-    output = platform.ansible("ansible-playbook", "site.yml", timeout=600).stdout
+    output = platform.ansible("ansible-playbook", "site.yml", timeout=900).stdout
     recap = {host: tuple(map(int, numbers)) for host, *numbers in RECAP.findall(output)}
     assert set(recap) >= set(platform.hosts), output[-2000:]
     changed = [line for line in output.splitlines() if line.startswith(("TASK", "RUNNING", "changed"))]
