@@ -91,11 +91,6 @@ def scram_verifier(password: str, role: str, iterations: int = 4096) -> str:
     return f"SCRAM-SHA-256${iterations}:{salt64}${stored64}:{server64}"
 
 
-def scram_verifiers(passwords: dict[str, str]) -> dict[str, str]:
-    """Return each role's verifier, from each role's password."""
-    return {role: scram_verifier(password, role) for role, password in passwords.items()}
-
-
 def unknown_role_variables(names: list[str], roles_folder: str) -> list[str]:
     """Return the names that start with a role's name and an underscore, but that no argument spec declares."""
     declared: set[str] = set()
@@ -117,7 +112,6 @@ class FilterModule:
             "file_text": file_text,
             "group_addresses": group_addresses,
             "scram_verifier": scram_verifier,
-            "scram_verifiers": scram_verifiers,
             "service_declarations": service_declarations,
             "service_flows": service_flows,
             "unknown_role_variables": unknown_role_variables,
