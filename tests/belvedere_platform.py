@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import requests
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PASSWORD = "a long enough password"
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -196,6 +196,30 @@ class Platform:
             for host in self.groups[group]
             for number in re.findall(rf"^{service}@(\d+)\.service", self.ssh(host, listing), re.MULTILINE)
         ]
+
+    def members(self) -> list[dict[str, Any]]:
+        """Patroni's view of its members (name, role, state, …), from the first database host that answers."""
+        tls = self.facts["tls"]
+        port = next(flow["port"] for flow in self.facts["flows"] if flow["name"] == "patroni")
+        certificate = f"--cacert {tls['ca']} --cert {tls['certificate']} --key {tls['key']}"
+        errors = []
+        for host in self.groups["postgres"]:
+            command = f"sudo curl --silent --fail --max-time 5 {certificate} https://{host}:{port}/cluster"
+            try:
+                members: list[dict[str, Any]] = json.loads(self.ssh(host, command))["members"]
+                return members
+            except (AssertionError, subprocess.SubprocessError) as error:
+                errors.append(str(error))
+        raise AssertionError(f"no database host tells who is in the cluster: {errors}")
+
+    def primary(self) -> str:
+        """The database host that Patroni calls the leader."""
+        return str(next(member["name"] for member in self.members() if member["role"] == "leader"))
+
+    def sql(self, host: str, statement: str, timeout: float = 30) -> str:
+        """What PostgreSQL on a host answers its superuser: rows as lines, fields between bars."""
+        command = "cd / && sudo -u postgres psql -XAt -v ON_ERROR_STOP=1 -d app"
+        return self.ssh(host, command, statement, timeout).strip()
 
     def ansible(self, program: str, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run one of Ansible's programs on this platform's inventory."""
