@@ -31,7 +31,7 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     hasher = PasswordHasher(
         settings.bcrypt_cost,
         settings.hash_slots,
-        settings.hash_queue,
+        settings.hash_queue_length,
         settings.hash_patience,
         kit.tracing,
         kit.metrics.registry,

@@ -1,4 +1,9 @@
-"""Password hashing: bcrypt, bounded to the cores it may use."""
+"""Passwords: hashed with bcrypt, bounded to the cores it may use.
+
+A hash is 0.2 s of CPU, so a flood of logins could take the instance down. Whoever needs one first asks for
+admission, before anything else is done for them; as many are admitted as may hash or wait. All others are
+refused at once, so their threads stay free for what needs no hash: token validation above all.
+"""
 
 import threading
 import time
@@ -6,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import bcrypt
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from servicekit.tracing import Tracing, sampled_trace_id
 
@@ -16,14 +21,14 @@ _BUCKETS = (0.005, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 
 
 class HashingBusy(Exception):
-    """No slot became free within the queue's patience; the caller should answer 503 with Retry-After."""
+    """The queue is full, or no slot became free within its patience; answer 503 with Retry-After."""
 
 
 class PasswordHasher:
-    """Hashes and verifies passwords of at most 72 bytes.
+    """Hashes and verifies passwords of at most 72 bytes, for callers inside `admitted()`.
 
     cost: bcrypt's log2 rounds; 12 is about 0.22 s of CPU.
-    slots: how many hashes may run at once, one per core.
+    slots: how many hashes may run at once; bcrypt releases the GIL, so each takes a core of its own.
     queue: how many callers may wait for a slot; one more is refused at once.
     patience: seconds to wait for a slot before `HashingBusy`.
     """
@@ -33,9 +38,11 @@ class PasswordHasher:
     ) -> None:
         self._cost = cost
         self._slots = threading.BoundedSemaphore(slots)
-        self._admitted = threading.BoundedSemaphore(slots + queue)
+        self._places = threading.BoundedSemaphore(slots + queue)
         self._patience = patience
         self._tracing = tracing
+        self._waiting = 0
+        self._waiting_lock = threading.Lock()
         duration = Histogram(
             "auth_password_hash_duration_seconds",
             "CPU-bound time of one password hash, without the wait for a slot",
@@ -44,8 +51,26 @@ class PasswordHasher:
             registry=registry,
         )
         self._duration = {operation: duration.labels(operation) for operation in ("hash", "verify")}
-        # A well-formed hash that no password has: costs an unknown account as much time as a known one.
-        self._nobody = f"$2b${cost:02}$" + "." * 53
+        length = Gauge("auth_password_hash_queue_length", "Callers that wait for a slot to hash in", registry=registry)
+        length.set_function(lambda: self._waiting)
+        rejected = Counter(
+            "auth_password_hash_rejected",
+            "Callers refused because the queue was full, or because they had waited long enough",
+            ("reason",),
+            registry=registry,
+        )
+        self._rejected = {reason: rejected.labels(reason) for reason in ("queue_full", "patience")}
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Hold a place among those who hash or wait. Raises `HashingBusy` at once where all are taken."""
+        if not self._places.acquire(blocking=False):
+            self._rejected["queue_full"].inc()
+            raise HashingBusy
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def hash(self, password: str) -> str:
         """Raises `HashingBusy`."""
@@ -55,25 +80,39 @@ class PasswordHasher:
     def verify(self, password: str, hashed: str | None) -> bool:
         """Whether the password matches; as slow for a wrong one, or for no account (None). Raises `HashingBusy`."""
         with self._slot("verify"):
-            matches = bcrypt.checkpw(password.encode(), (hashed or self._nobody).encode())
+            matches = bcrypt.checkpw(password.encode(), (hashed or _nobody(self._cost)).encode())
         return matches and hashed is not None
 
     @contextmanager
     def _slot(self, operation: str) -> Iterator[None]:
-        if not self._admitted.acquire(blocking=False):
-            raise HashingBusy
+        self._wait_for_slot()
+        try:
+            with self._tracing.span(f"password.{operation}", {"belvedere.bcrypt.cost": self._cost}):
+                begun = time.perf_counter()
+                yield
+                trace_id = sampled_trace_id()
+                self._duration[operation].observe(
+                    time.perf_counter() - begun, {"trace_id": trace_id} if trace_id else None
+                )
+        finally:
+            self._slots.release()
+
+    def _wait_for_slot(self) -> None:
+        if self._slots.acquire(blocking=False):
+            return
+        self._count_waiting(1)
         try:
             if not self._slots.acquire(timeout=self._patience):
+                self._rejected["patience"].inc()
                 raise HashingBusy
-            try:
-                with self._tracing.span(f"password.{operation}", {"belvedere.bcrypt.cost": self._cost}):
-                    begun = time.perf_counter()
-                    yield
-                    trace_id = sampled_trace_id()
-                    self._duration[operation].observe(
-                        time.perf_counter() - begun, {"trace_id": trace_id} if trace_id else None
-                    )
-            finally:
-                self._slots.release()
         finally:
-            self._admitted.release()
+            self._count_waiting(-1)
+
+    def _count_waiting(self, change: int) -> None:
+        with self._waiting_lock:
+            self._waiting += change
+
+
+def _nobody(cost: int) -> str:
+    """A well-formed hash that no password has: costs an unknown account as much time as a known one."""
+    return f"$2b${cost:02}$" + "." * 53

@@ -59,9 +59,10 @@ def blueprint(auth: Auth) -> Blueprint:
     @routes.post("/register")
     def register() -> tuple[dict[str, str], int]:
         body = read_json(Registration)
-        password_hash = auth.hasher.hash(body.password)  # before a connection is taken: it is slow
-        with auth.database.primary() as session:
-            account_id = accounts.create(session, body.email, password_hash)
+        with auth.hasher.admitted():
+            password_hash = auth.hasher.hash(body.password)  # before a connection is taken: it is slow
+            with auth.database.primary() as session:
+                account_id = accounts.create(session, body.email, password_hash)
         remember_user(account_id)
         event("account_registered", "An account was registered")
         return {"id": str(account_id), "email": body.email}, 201
@@ -69,11 +70,12 @@ def blueprint(auth: Auth) -> Blueprint:
     @routes.post("/login")
     def login() -> Response:
         body = read_json(Login)
-        with auth.database.primary() as session:  # not a replica: it may not know a fresh account yet
-            account = accounts.find(session, body.email)
-        if account:
-            remember_user(account.id)
-        matches = auth.hasher.verify(body.password, account.password_hash if account else None)
+        with auth.hasher.admitted():
+            with auth.database.primary() as session:  # not a replica: it may not know a fresh account yet
+                account = accounts.find(session, body.email)
+            if account:
+                remember_user(account.id)
+            matches = auth.hasher.verify(body.password, account.password_hash if account else None)
         if account is None or not matches:
             auth.logins.labels("failed").inc()
             event("login_failed", "A login failed", logging.WARNING, known_account=account is not None)

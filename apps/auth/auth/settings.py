@@ -1,6 +1,5 @@
 """auth's settings, beside those of every service."""
 
-import os
 from typing import Annotated, Self
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -8,6 +7,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from auth.tokens import load_signing_key
 from servicekit.settings import CREDENTIAL, ServiceSettings
+
+SPARE_THREADS = 2  # never wait for a password hash: they validate tokens, and tell the others to come back later
 
 
 class AuthSettings(ServiceSettings):
@@ -21,20 +22,23 @@ class AuthSettings(ServiceSettings):
     session_lifetime: int = Field(default=30 * 86400, ge=3600)  # seconds after which a login ends for good
     signing_key: Annotated[RSAPrivateKey, CREDENTIAL, BeforeValidator(load_signing_key)]  # RSA private key, PEM
     bcrypt_cost: int = Field(default=12, ge=4, le=16)
-    hash_patience: float = Field(default=2, ge=0, le=10)  # seconds to wait for a free core
+    hash_slots: int = Field(default=1, ge=1)  # hashes at once; one is right where an instance runs on each core
+    hash_queue: int | None = Field(default=None, ge=0)  # callers that wait for a slot; if not set, as many as may
+    hash_patience: float = Field(default=2, ge=0, le=10)  # seconds that they wait
 
     @property
-    def hash_slots(self) -> int:
-        """One hash a core, but never more than half of the threads."""
-        return max(1, min(len(os.sched_getaffinity(0)), self.threads // 2))
+    def hash_places(self) -> int:
+        """How many may hash or wait at once: SPARE_THREADS always remain, whatever floods the logins."""
+        return self.threads - SPARE_THREADS
 
     @property
-    def hash_queue(self) -> int:
-        """How many may wait for a slot: two threads always remain for tokens, whatever floods the logins."""
-        return max(1, self.threads - self.hash_slots - 2)
+    def hash_queue_length(self) -> int:
+        return self.hash_places - self.hash_slots if self.hash_queue is None else self.hash_queue
 
     @model_validator(mode="after")
-    def _threads_suffice(self) -> Self:
+    def _threads_remain(self) -> Self:
         if self.threads < 4:
             raise ValueError("THREADS: at least 4, so that logins cannot take all of them")
+        if self.hash_slots + max(0, self.hash_queue_length) > self.hash_places:
+            raise ValueError(f"HASH_SLOTS and HASH_QUEUE: together at most THREADS - {SPARE_THREADS}")
         return self
