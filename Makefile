@@ -1,7 +1,7 @@
 # The verbs of Belvedere. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down info test lint unit roles platform docs lock
+.PHONY: help up down info test lint unit roles platform faults docs lock
 
 # A set PYTHONUNBUFFERED slows Ansible's pipelining down.
 unexport PYTHONUNBUFFERED
@@ -45,6 +45,9 @@ roles: .venv/installed ## Each role's scenario, or one: make roles ROLE=pgbounce
 
 platform: .venv/installed ## Ask the running platform, from outside
 	@pytest tests/platform
+
+faults: .venv/installed ## Break the running local platform, fault by fault, and count what it cost
+	@pytest tests/faults
 
 docs: .venv/installed ## Write what is generated: roles' READMEs, dashboards, the flow table
 	@python tools/role_readmes.py

@@ -1,0 +1,131 @@
+"""Clients that write and read through the edge while something breaks, and remember what they were told.
+
+A write is acknowledged when the edge answered 201. Whatever else a client saw (an error, a time-out, a connection that
+broke), it cannot know whether the row is there: such writes are counted apart. Each attempt has a title of its own.
+"""
+
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import requests
+from belvedere_platform import Edge, Platform, wait_until
+
+WRITERS, READERS = 4, 2
+PAUSE = 0.05  # seconds between two requests of a client
+PATIENCE = 35  # seconds for one answer; Nginx gives up after 30
+
+
+@dataclass
+class Ledger:
+    """What clients saw of one fault."""
+
+    fault: str
+    begun: float = field(default_factory=time.monotonic)
+    ended: float = 0
+    acknowledged: dict[str, float] = field(default_factory=dict)  # title → when
+    unknown: dict[str, str] = field(default_factory=dict)  # title → what the client saw instead
+    reads: list[float] = field(default_factory=list)  # when
+    failed_reads: list[str] = field(default_factory=list)
+    lost: int = 0
+    duplicate: int = 0
+    note: str = ""
+
+    @property
+    def without_writes(self) -> float:
+        """Seconds: the longest time in which no write was acknowledged."""
+        return self._longest_gap(list(self.acknowledged.values()))
+
+    @property
+    def without_reads(self) -> float:
+        """Seconds: the longest time in which no read was answered."""
+        return self._longest_gap(self.reads)
+
+    def writes_go_on(self, seconds: float = 90) -> None:
+        """Wait until several writes in a row were acknowledged, from now on."""
+        now = time.monotonic()
+        wait_until(
+            "writes are acknowledged again",
+            lambda: sum(when > now for when in list(self.acknowledged.values())) >= 20,
+            seconds=seconds,
+            every=0.1,
+        )
+
+    def settle(self, platform: Platform, run: str) -> None:
+        """Hold what was acknowledged against what the primary has."""
+        primary = platform.primary()
+        ours = f"from api.items where title like '{run}-%'"
+        rows = platform.sql(primary, f"select title, count(*) {ours} group by title", timeout=60)
+        stored = Counter({title: int(count) for title, count in (row.split("|") for row in rows.splitlines())})
+        self.lost = sum(title not in stored for title in self.acknowledged)
+        self.duplicate = sum(count > 1 for count in stored.values())
+        platform.sql(primary, f"delete {ours}", timeout=60)
+
+    def _longest_gap(self, moments: list[float]) -> float:
+        points = [self.begun, *sorted(moment for moment in moments if moment > self.begun), self.ended]
+        return max(later - earlier for earlier, later in pairwise(points))
+
+
+Watch = Callable[[str], AbstractContextManager[Ledger]]
+
+
+@contextmanager
+def clients(platform: Platform, user: Edge, ledger: Ledger) -> Iterator[None]:
+    """Run the clients; afterwards the ledger is settled."""
+    run = uuid.uuid4().hex
+    stop = threading.Event()
+    threads = [threading.Thread(target=_write, args=(user, ledger, stop, f"{run}-{n}")) for n in range(WRITERS)]
+    threads += [threading.Thread(target=_read, args=(user, ledger, stop)) for _ in range(READERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        ledger.writes_go_on(20)  # before anything breaks
+        ledger.begun = time.monotonic()
+        yield
+        ledger.writes_go_on()
+    finally:
+        ledger.ended = time.monotonic()
+        stop.set()
+        for thread in threads:
+            thread.join()
+    ledger.settle(platform, run)
+
+
+def _write(user: Edge, ledger: Ledger, stop: threading.Event, name: str) -> None:
+    client = Edge(user.url, user.ca, user.token)
+    number = 0
+    while not stop.wait(PAUSE):
+        number += 1
+        title = f"{name}-{number}"
+        ledger.unknown[title] = "no answer yet"
+        try:
+            answer = client.post("/api/v1/items", json={"title": title, "body": ""}, timeout=PATIENCE)
+        except requests.RequestException as error:
+            ledger.unknown[title] = f"{type(error).__name__}: {error}"
+            client.session.close()
+            continue
+        if answer.status_code == 201:
+            del ledger.unknown[title]
+            ledger.acknowledged[title] = time.monotonic()
+        else:
+            ledger.unknown[title] = f"{answer.status_code} {answer.text[:200]}"
+
+
+def _read(user: Edge, ledger: Ledger, stop: threading.Event) -> None:
+    client = Edge(user.url, user.ca, user.token)
+    while not stop.wait(PAUSE):
+        try:
+            answer = client.get("/api/v1/items?limit=1", timeout=PATIENCE)
+        except requests.RequestException as error:
+            ledger.failed_reads.append(f"{type(error).__name__}: {error}")
+            client.session.close()
+            continue
+        if answer.status_code == 200:
+            ledger.reads.append(time.monotonic())
+        else:
+            ledger.failed_reads.append(f"{answer.status_code} {answer.text[:200]}")

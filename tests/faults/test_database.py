@@ -1,0 +1,190 @@
+"""The database tier's faults: no acknowledged write is lost, none is there twice, and writes are back in time.
+
+Where the issue names a bound in seconds, the test prints what it took and asserts twice the bound: machines are noisy.
+"""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from belvedere_platform import Platform, wait_until
+from faults.ledger import Ledger, Watch
+
+
+def docker(*arguments: str) -> None:
+    subprocess.run(["docker", *arguments], check=True, capture_output=True, timeout=60)
+
+
+@contextmanager
+def stopped(host: str) -> Iterator[None]:
+    """A host that loses its power, and gets it back."""
+    docker("kill", host)
+    try:
+        yield
+    finally:
+        docker("start", host)
+
+
+@contextmanager
+def cut_off(host: str) -> Iterator[None]:
+    """A host that lives on, but whose network drops every packet without a word. `docker exec` still reaches it."""
+    chains = "".join(
+        f"chain {hook} {{ type filter hook {hook} priority -100; policy drop; {direction} lo accept; }}\n"
+        for hook, direction in (("input", "iif"), ("output", "oif"))
+    )
+    subprocess.run(
+        ["docker", "exec", "-i", host, "nft", "-f", "-"],
+        input=f"table inet cut_off {{ {chains} }}",
+        check=True,
+        text=True,
+        capture_output=True,
+    )
+    try:
+        yield
+    finally:
+        docker("exec", host, "nft", "delete", "table", "inet", "cut_off")
+
+
+def takes_a_write(host: str) -> bool:
+    """Whether PostgreSQL on the host, asked on the host itself, takes a write that waits for no replica."""
+    statement = "set synchronous_commit = off; create table split_brain (); drop table split_brain"
+    done = subprocess.run(
+        ["docker", "exec", host, "runuser", "-u", "postgres", "--", "timeout", "5", "psql", "-XAtqc", statement],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode != 124, f"{host} neither takes nor refuses a write"
+    return done.returncode == 0
+
+
+def another_leads(platform: Platform, primary: str) -> bool:
+    members = platform.members()
+    return any(
+        member["role"] == "leader" and member["state"] == "running" for member in members if member["name"] != primary
+    )
+
+
+def report(ledger: Ledger, writes_within: float) -> None:
+    writes, reads = f"{ledger.without_writes:.1f} s without writes", f"{ledger.without_reads:.1f} s without reads"
+    print(f"{ledger.fault}: {writes} (bound {writes_within:g}), {reads}")
+    assert ledger.without_writes <= 2 * writes_within
+
+
+@pytest.fixture
+def primary(platform: Platform) -> str:
+    return platform.primary()
+
+
+@pytest.fixture
+def replicas(platform: Platform, primary: str) -> list[str]:
+    return [host for host in platform.groups["postgres"] if host != primary]
+
+
+def test_the_primary_s_postmaster_is_killed(platform: Platform, primary: str, watch: Watch) -> None:
+    with watch("primary's postmaster killed (-9)") as ledger:
+        platform.ssh(primary, "sudo pkill --signal KILL --oldest --exact postgres")
+        time.sleep(1)  # the writes that go on are those after the fault
+    report(ledger, writes_within=10)
+
+
+def test_patroni_is_killed(platform: Platform, primary: str, watch: Watch) -> None:
+    with watch("Patroni killed (-9) on the primary") as ledger:
+        platform.ssh(primary, "sudo systemctl kill --kill-whom=main --signal=KILL patroni")
+        time.sleep(10)
+    report(ledger, writes_within=10)
+
+
+def test_the_primary_s_host_is_lost(platform: Platform, primary: str, watch: Watch) -> None:
+    with watch("primary's host lost") as ledger, stopped(primary):
+        wait_until("another member leads", lambda: another_leads(platform, primary), seconds=60)
+        ledger.writes_go_on()
+    report(ledger, writes_within=30)
+
+
+def test_the_primary_is_cut_off_but_alive(platform: Platform, primary: str, watch: Watch) -> None:
+    assert takes_a_write(primary), "the question itself must work"
+    with watch("primary cut off the network, but alive") as ledger, cut_off(primary):
+        wait_until("another member leads", lambda: another_leads(platform, primary), seconds=60)
+        assert not takes_a_write(primary), "two members take writes at once"
+        ledger.writes_go_on()
+        assert not takes_a_write(primary), "two members take writes at once"
+        ledger.note = "the old primary refuses writes"
+    report(ledger, writes_within=30)
+
+
+def test_both_replicas_are_lost(platform: Platform, replicas: list[str], watch: Watch) -> None:
+    """postgresql_synchronous_mode_strict is off: a primary without replicas goes on alone."""
+    with watch("both replicas' PostgreSQL stopped: the primary goes on alone") as ledger:
+        try:
+            for host in replicas:
+                platform.ssh(host, "sudo systemctl stop patroni", timeout=120)
+            ledger.writes_go_on()
+        finally:
+            for host in replicas:
+                platform.ssh(host, "sudo systemctl start patroni", timeout=120)
+    report(ledger, writes_within=30)
+
+
+def test_one_etcd_member_is_lost(platform: Platform, primary: str, watch: Watch) -> None:
+    with watch("one etcd member lost (the primary's own)") as ledger:
+        platform.ssh(primary, "sudo systemctl stop etcd")
+        try:
+            time.sleep(25)  # longer than the lease
+        finally:
+            platform.ssh(primary, "sudo systemctl start etcd")
+    assert platform.primary() == primary
+    report(ledger, writes_within=5)
+
+
+def test_etcd_loses_its_quorum(platform: Platform, primary: str, watch: Watch) -> None:
+    """Failsafe mode: a primary that reaches all members stays primary without etcd."""
+    lost = platform.groups["etcd"][:2]
+    with watch("etcd's quorum lost: failsafe mode keeps the primary") as ledger:
+        for host in lost:
+            platform.ssh(host, "sudo systemctl stop etcd")
+        try:
+            time.sleep(30)  # longer than the lease
+        finally:
+            for host in lost:
+                platform.ssh(host, "sudo systemctl start --no-block etcd")
+    wait_until("the same member leads", lambda: platform.primary() == primary, seconds=60)
+    report(ledger, writes_within=5)
+
+
+def test_a_pooler_s_host_is_lost(platform: Platform, primary: str, watch: Watch) -> None:
+    pooler = next(host for host in platform.groups["pooler"] if host != primary)
+    with watch("one pooler's host lost (a replica with it)") as ledger, stopped(pooler):
+        ledger.writes_go_on()
+        time.sleep(10)
+    report(ledger, writes_within=10)
+
+
+def test_a_lagging_replica_gets_no_reads(platform: Platform, primary: str, replicas: list[str], watch: Watch) -> None:
+    lagging = replicas[0]
+    readers = "select count(*) from pg_stat_activity where usename = 'api'"
+    with watch("a replica lags: it leaves app_ro") as ledger:
+        wait_until(f"{lagging} is read", lambda: int(platform.sql(lagging, readers)) > 0, seconds=30)
+        platform.sql(lagging, "select pg_wal_replay_pause()")
+        try:
+            platform.sql(
+                primary,
+                "select count(pg_logical_emit_message(false, 'lag', repeat('x', 1000000))) from generate_series(1, 40)",
+            )
+            wait_until(f"nobody reads from {lagging}", lambda: int(platform.sql(lagging, readers)) == 0, seconds=30)
+        finally:
+            platform.sql(lagging, "select pg_wal_replay_resume()")
+        wait_until(f"{lagging} is read again", lambda: int(platform.sql(lagging, readers)) > 0, seconds=90)
+    report(ledger, writes_within=5)
+    assert ledger.without_reads <= 5
+
+
+def test_a_planned_switchover_fails_no_request(platform: Platform, primary: str, watch: Watch) -> None:
+    with watch("planned switchover (PAUSE, RESUME)") as ledger:
+        platform.ansible("ansible-playbook", "playbooks/switchover.yml", timeout=120)
+    assert platform.primary() != primary
+    assert (list(ledger.unknown.values()), ledger.failed_reads) == ([], [])
+    report(ledger, writes_within=5)
