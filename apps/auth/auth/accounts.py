@@ -47,3 +47,29 @@ def find(session: Session, email: str) -> Account | None:
         {"email": email},
     )
     return Account(UUID(row[0]), row[1], row[2]) if row else None
+
+
+def get(session: Session, account_id: UUID) -> Account | None:
+    row = session.one(
+        """
+        SELECT id, email, password_hash
+        FROM auth.accounts
+        WHERE id = %(account_id)s
+        """,
+        {"account_id": str(account_id)},
+    )
+    return Account(UUID(row[0]), row[1], row[2]) if row else None
+
+
+def replace_hash(session: Session, account: Account, password_hash: str) -> bool:
+    """Store a new hash; False if it is no longer the one that `account` was read with."""
+    return bool(
+        session.execute(
+            """
+            UPDATE auth.accounts
+            SET password_hash = %(password_hash)s
+            WHERE id = %(id)s AND password_hash = %(old)s
+            """,
+            {"id": str(account.id), "old": account.password_hash, "password_hash": password_hash},
+        )
+    )

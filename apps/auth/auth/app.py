@@ -1,17 +1,18 @@
 """The auth app: builds its parts from the settings and puts them together."""
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from auth import routes
 from auth.accounts import EmailTaken
 from auth.passwords import HashingBusy, PasswordHasher
-from auth.routes import Auth, BadCredentials
-from auth.sessions import RefreshRefused
+from auth.routes import Auth, BadCredentials, NoSuchSession, WrongPassword
+from auth.sessions import RefreshRefused, SessionEnded
 from auth.settings import AuthSettings
 from auth.tokens import TokenSigner
 from auth.version import __version__
 from servicekit import service
-from servicekit.problems import Problem, answer_with, unavailable
+from servicekit.problems import Problem, answer_with, unauthorized, unavailable
 from servicekit.settings import load_or_exit
 from servicekit.tokens import TokenVerifier
 
@@ -44,6 +45,12 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     answer_with(app, HashingBusy, lambda _: unavailable("Too many logins at once; try again soon.", "hashing-busy"))
     answer_with(app, BadCredentials, lambda _: _refused("The e-mail or the password is wrong.", "login-failed"))
     answer_with(app, RefreshRefused, lambda _: _refused("The refresh token is not valid.", "refresh-refused"))
+    answer_with(app, SessionEnded, lambda _: unauthorized("The session of this token has ended."))
+    answer_with(app, NoSuchSession, lambda _: Problem(404, "You have no such session.", "no-such-session"))
+    answer_with(app, WrongPassword, lambda _: Problem(403, "The current password is wrong.", "wrong-password"))
+    if settings.tls:
+        # Only the platform's own hosts have the certificate to get here, and the edge sets this header anew.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=0)  # type: ignore[method-assign]
     return app
 
 

@@ -26,24 +26,32 @@ def _short_enough_for_bcrypt(text: str) -> str:
 
 
 Email = Annotated[Text, Field(max_length=254), AfterValidator(_normal_email)]
-Password = Annotated[Text, AfterValidator(_short_enough_for_bcrypt)]
+Password = Annotated[Text, AfterValidator(_short_enough_for_bcrypt), Field(min_length=1)]
+NewPassword = Annotated[Password, Field(min_length=12)]
 
 
 class Registration(Body):
     """POST /register."""
 
     email: Email
-    password: Annotated[Password, Field(min_length=12)]
+    password: NewPassword
 
 
 class Login(Body):
     """POST /login."""
 
     email: Email
-    password: Annotated[Password, Field(min_length=1)]
+    password: Password
 
 
 class RefreshToken(Body):
     """POST /refresh and /logout."""
 
     refresh_token: Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class PasswordChange(Body):
+    """POST /password."""
+
+    current: Password
+    new: NewPassword

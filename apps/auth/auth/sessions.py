@@ -7,9 +7,17 @@ time was stolen from somebody (or lost on the way), so its whole session ends. O
 import hashlib
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
+from auth.client import Client
 from servicekit.database import Database, Session
+
+MAX_LISTED = 100
+
+
+class SessionEnded(Exception):
+    """The session that an access token was issued in has ended, or the token names none."""
 
 
 class RefreshRefused(Exception):
@@ -25,33 +33,52 @@ class TokenReused(RefreshRefused):
 
 
 @dataclass(frozen=True)
-class Refreshed:
-    """A session's account, and the refresh token that replaces the one used."""
+class Granted:
+    """A session, its account, and the refresh token to use next."""
 
+    session_id: UUID
     account_id: UUID
     email: str
     refresh_token: str
 
 
-def begin(session: Session, account_id: UUID, lifetime: int) -> str:
-    """Begin a session of `lifetime` seconds; its first refresh token."""
+@dataclass(frozen=True)
+class Listed:
+    """A session as its owner sees it; address and user agent are those of its last use."""
+
+    id: UUID
+    created_at: datetime
+    last_used_at: datetime
+    address: str | None
+    user_agent: str | None
+
+
+def begin(session: Session, account_id: UUID, email: str, lifetime: int, client: Client) -> Granted:
+    """Begin a session of `lifetime` seconds."""
     token = _new_token()
-    session.execute(
+    row = session.returning(
         """
         WITH begun AS (
-            INSERT INTO auth.sessions (account_id, expires_at)
-            VALUES (%(account_id)s, now() + make_interval(secs => %(lifetime)s))
+            INSERT INTO auth.sessions (account_id, expires_at, address, user_agent)
+            VALUES (%(account_id)s, now() + make_interval(secs => %(lifetime)s), %(address)s, %(user_agent)s)
             RETURNING id
         )
         INSERT INTO auth.refresh_tokens (digest, session_id)
         SELECT %(digest)s, id FROM begun
+        RETURNING session_id
         """,
-        {"account_id": str(account_id), "lifetime": lifetime, "digest": _digest(token)},
+        {
+            "account_id": str(account_id),
+            "lifetime": lifetime,
+            "digest": _digest(token),
+            "address": client.address,
+            "user_agent": client.user_agent,
+        },
     )
-    return token
+    return Granted(UUID(row[0]), account_id, email, token)
 
 
-def refresh(database: Database, token: str) -> Refreshed:
+def refresh(database: Database, token: str, client: Client) -> Granted:
     """Exchange a refresh token for the next one. Raises `RefreshRefused`, `TokenReused`."""
     digest = _digest(token)
     reused_by: UUID | None = None
@@ -70,7 +97,7 @@ def refresh(database: Database, token: str) -> Refreshed:
         )
         if row is None:
             raise RefreshRefused
-        session_id, account_id, email = row[0], UUID(row[1]), row[2]
+        session_id, account_id, email = UUID(row[0]), UUID(row[1]), row[2]
         first_use = session.execute(
             """
             UPDATE auth.refresh_tokens
@@ -83,10 +110,20 @@ def refresh(database: Database, token: str) -> Refreshed:
             following = _new_token()
             session.execute(
                 """
+                WITH used AS (
+                    UPDATE auth.sessions
+                    SET last_used_at = now(), address = %(address)s, user_agent = %(user_agent)s
+                    WHERE id = %(session_id)s
+                )
                 INSERT INTO auth.refresh_tokens (digest, session_id)
                 VALUES (%(digest)s, %(session_id)s)
                 """,
-                {"digest": _digest(following), "session_id": session_id},
+                {
+                    "digest": _digest(following),
+                    "session_id": str(session_id),
+                    "address": client.address,
+                    "user_agent": client.user_agent,
+                },
             )
         else:
             reused_by = account_id
@@ -94,23 +131,80 @@ def refresh(database: Database, token: str) -> Refreshed:
                 """
                 UPDATE auth.sessions SET revoked_at = now() WHERE id = %(session_id)s
                 """,
-                {"session_id": session_id},
+                {"session_id": str(session_id)},
             )
     if reused_by:  # after the commit: the end of the session must last
         raise TokenReused(reused_by)
-    return Refreshed(account_id, email, following)
+    return Granted(session_id, account_id, email, following)
 
 
-def end(session: Session, token: str) -> None:
-    """End the token's session; nothing happens if there is none."""
-    session.execute(
+def end(session: Session, token: str) -> UUID | None:
+    """End the token's session; its account, or None (and nothing happens) if there is none."""
+    row = session.one(
         """
         UPDATE auth.sessions s
         SET revoked_at = now()
         FROM auth.refresh_tokens t
         WHERE t.session_id = s.id AND t.digest = %(digest)s AND s.revoked_at IS NULL
+        RETURNING s.account_id
         """,
         {"digest": _digest(token)},
+    )
+    return UUID(row[0]) if row else None
+
+
+def require(session: Session, account_id: UUID, session_id: UUID) -> None:
+    """Raises `SessionEnded` unless this session of the account goes on."""
+    row = session.one(
+        """
+        SELECT 1
+        FROM auth.sessions
+        WHERE id = %(session_id)s AND account_id = %(account_id)s AND revoked_at IS NULL AND expires_at > now()
+        """,
+        {"session_id": str(session_id), "account_id": str(account_id)},
+    )
+    if row is None:
+        raise SessionEnded
+
+
+def of_account(session: Session, account_id: UUID) -> list[Listed]:
+    """The account's sessions that go on, the last used first; at most MAX_LISTED."""
+    rows = session.all(
+        """
+        SELECT id, created_at, last_used_at, host(address), user_agent
+        FROM auth.sessions
+        WHERE account_id = %(account_id)s AND revoked_at IS NULL AND expires_at > now()
+        ORDER BY last_used_at DESC
+        LIMIT %(limit)s
+        """,
+        {"account_id": str(account_id), "limit": MAX_LISTED},
+    )
+    return [Listed(UUID(row[0]), *row[1:]) for row in rows]
+
+
+def revoke(session: Session, account_id: UUID, session_id: UUID) -> bool:
+    """End one of the account's sessions; False if it has no such session that goes on."""
+    return bool(
+        session.execute(
+            """
+            UPDATE auth.sessions
+            SET revoked_at = now()
+            WHERE id = %(session_id)s AND account_id = %(account_id)s AND revoked_at IS NULL AND expires_at > now()
+            """,
+            {"session_id": str(session_id), "account_id": str(account_id)},
+        )
+    )
+
+
+def revoke_others(session: Session, account_id: UUID, kept: UUID) -> int:
+    """End all of the account's sessions but one; how many."""
+    return session.execute(
+        """
+        UPDATE auth.sessions
+        SET revoked_at = now()
+        WHERE account_id = %(account_id)s AND id <> %(kept)s AND revoked_at IS NULL
+        """,
+        {"account_id": str(account_id), "kept": str(kept)},
     )
 
 

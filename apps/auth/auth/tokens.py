@@ -39,8 +39,11 @@ class TokenSigner:
         self.public_key = key.public_key()
         self.kid = _thumbprint(self.public_key)
 
-    def sign(self, account_id: UUID, email: str) -> str:
-        """A token that says who the account is, for `lifetime` seconds."""
+    def sign(self, account_id: UUID, email: str, session_id: UUID | None = None) -> str:
+        """A token that says who the account is, for `lifetime` seconds; `session_id` is where its owner is logged in.
+
+        Only auth looks at `sid`: other services need no session, so a token outlives its session until it expires.
+        """
         now = int(time.time())
         claims = {
             "iss": self._issuer,
@@ -51,6 +54,8 @@ class TokenSigner:
             "exp": now + self.lifetime,
             "jti": str(uuid4()),
         }
+        if session_id:
+            claims["sid"] = str(session_id)
         with self._tracing.span("token.sign"):
             return jwt.encode(claims, self._key, ALGORITHM, headers={"kid": self.kid})
 
