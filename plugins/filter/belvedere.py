@@ -51,6 +51,23 @@ def group_addresses(groups: list[dict[str, Any]], addresses: dict[str, str]) -> 
     return {group["key"]: [addresses[host] for host in group["value"]] for group in groups}
 
 
+def service_connections(services: list[dict[str, Any]], groups: dict[str, list[str]], hosts: Any) -> dict[str, int]:
+    """Return how many database connections each service may open: both pools, of all instances on all its hosts.
+
+    A host whose facts nobody has asked (--limit) counts as one core, so one instance.
+    """
+
+    def instances(service: dict[str, Any], host: str) -> int:
+        cores = hosts[host].get("ansible_facts", {}).get("processor_vcpus", 1)
+        return int(service.get("instances", cores))
+
+    return {
+        service["name"]: sum(instances(service, host) for host in groups[service["group"]])
+        * (service["database"]["pool_primary"] + service["database"]["pool_replica"])
+        for service in services
+    }
+
+
 def service_flows(services: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the flow table's rows for the services' instances: at most 32 on a host, from base_port + 1."""
     return [
@@ -112,6 +129,7 @@ class FilterModule:
             "file_text": file_text,
             "group_addresses": group_addresses,
             "scram_verifier": scram_verifier,
+            "service_connections": service_connections,
             "service_declarations": service_declarations,
             "service_flows": service_flows,
             "unknown_role_variables": unknown_role_variables,

@@ -88,3 +88,13 @@ def test_a_group_s_addresses_are_its_hosts_in_their_order() -> None:
     groups = [{"key": "edge", "value": ["edge2", "edge1"]}, {"key": "none", "value": []}]
     addresses = {"edge1": "10.0.0.1", "edge2": "10.0.0.2"}
     assert belvedere.group_addresses(groups, addresses) == {"edge": ["10.0.0.2", "10.0.0.1"], "none": []}
+
+
+def test_a_service_s_connections_are_those_of_all_its_instances_on_all_hosts() -> None:
+    database = {"pool_primary": 8, "pool_replica": 12}
+    services = [
+        {"name": "by_cores", "group": "apps", "database": database},
+        {"name": "fixed", "group": "apps", "database": database, "instances": 3},
+    ]
+    hosts = {"app1": {"ansible_facts": {"processor_vcpus": 4}}, "app2": {}}  # nobody asked app2
+    assert belvedere.service_connections(services, {"apps": ["app1", "app2"]}, hosts) == {"by_cores": 100, "fixed": 120}
