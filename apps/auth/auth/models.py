@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from auth.passwords import MAX_BYTES
+from auth.passwords import MAX_BYTES, MIN_LENGTH, is_common
 from servicekit.requests import Body, Text
 
 # One @, a dotted domain, no spaces: whether an address works, only a mail to it can tell.
@@ -25,9 +25,15 @@ def _short_enough_for_bcrypt(text: str) -> str:
     return text
 
 
+def _not_common(text: str) -> str:
+    if is_common(text):
+        raise ValueError("must not be one of the most common passwords")
+    return text
+
+
 Email = Annotated[Text, Field(max_length=254), AfterValidator(_normal_email)]
 Password = Annotated[Text, AfterValidator(_short_enough_for_bcrypt), Field(min_length=1)]
-NewPassword = Annotated[Password, Field(min_length=12)]
+NewPassword = Annotated[Password, Field(min_length=MIN_LENGTH), AfterValidator(_not_common)]
 
 
 class Registration(Body):

@@ -9,12 +9,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
 
 import bcrypt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from servicekit.tracing import Tracing, sampled_trace_id
 
+MIN_LENGTH = 12  # characters
 MAX_BYTES = 72  # bcrypt ignores (and its library refuses) what is longer
 
 _BUCKETS = (0.005, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
@@ -72,6 +75,15 @@ class PasswordHasher:
         finally:
             self._places.release()
 
+    def upgraded(self, password: str, hashed: str) -> str | None:
+        """The hash to store instead of one that was made at another cost; None if there is no need, or no slot now."""
+        if _cost_of(hashed) == self._cost:
+            return None
+        try:
+            return self.hash(password)
+        except HashingBusy:  # there will be another login
+            return None
+
     def hash(self, password: str) -> str:
         """Raises `HashingBusy`."""
         with self._slot("hash"):
@@ -79,8 +91,13 @@ class PasswordHasher:
 
     def verify(self, password: str, hashed: str | None) -> bool:
         """Whether the password matches; as slow for a wrong one, or for no account (None). Raises `HashingBusy`."""
+        stored = hashed or _nobody(self._cost)
         with self._slot("verify"):
-            matches = bcrypt.checkpw(password.encode(), (hashed or _nobody(self._cost)).encode())
+            matches = bcrypt.checkpw(password.encode(), stored.encode())
+            if not matches:
+                # A hash of a lower cost must not tell an account from none: each step costs what all before it do.
+                for cost in range(_cost_of(stored), self._cost):
+                    bcrypt.checkpw(password.encode(), _nobody(cost).encode())
         return matches and hashed is not None
 
     @contextmanager
@@ -111,6 +128,21 @@ class PasswordHasher:
     def _count_waiting(self, change: int) -> None:
         with self._waiting_lock:
             self._waiting += change
+
+
+def is_common(password: str) -> bool:
+    """Whether it is among the most common passwords of those that are long enough, whatever its case."""
+    return password.lower() in _common_passwords()
+
+
+@cache
+def _common_passwords() -> frozenset[str]:
+    lines = files("auth").joinpath("common_passwords.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))
+
+
+def _cost_of(hashed: str) -> int:
+    return int(hashed.split("$")[2])
 
 
 def _nobody(cost: int) -> str:

@@ -100,11 +100,14 @@ def blueprint(auth: Auth) -> Blueprint:
             if account:
                 remember_user(account.id)
             matches = auth.hasher.verify(body.password, account.password_hash if account else None)
+            upgraded = auth.hasher.upgraded(body.password, account.password_hash) if account and matches else None
         if account is None or not matches:
             auth.logins.labels("failed").inc()
             event("login_failed", "A login failed", logging.WARNING, known_account=account is not None)
             raise BadCredentials
-        with auth.database.primary() as session:
+        with auth.database.transaction() as session:
+            if upgraded:
+                accounts.replace_hash(session, account, upgraded)
             granted = sessions.begin(session, account.id, account.email, auth.session_lifetime, client.current())
         auth.logins.labels("succeeded").inc()
         event("login_succeeded", "A login succeeded")

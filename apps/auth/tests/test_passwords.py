@@ -1,4 +1,4 @@
-"""The bound on hashing: as many at once as there are slots, a short queue, and 503 beyond."""
+"""What is taken for a password, how it is kept, and the bound on hashing: slots, a short queue, 503 beyond."""
 
 import threading
 import time
@@ -13,6 +13,7 @@ from auth.passwords import HashingBusy, PasswordHasher
 from auth.settings import AuthSettings
 from servicekit.settings import SettingsError, load
 
+GOOD = {"email": "ada@example.org", "password": "correct horse battery"}
 WRONG = {"email": "nobody@example.org", "password": "wrong"}
 
 
@@ -113,9 +114,77 @@ def test_a_flood_of_logins_leaves_threads_for_tokens(start_auth, stuck):
         try:
             assert validation.result(timeout=5).status_code == 401
             wait_until(lambda: sum(login.done() for login in logins) == 26, "26 refused; one hashes, three wait")
-            assert "auth_password_hash_queue_length 3.0" in auth.metrics()
+            wait_until(lambda: "auth_password_hash_queue_length 3.0" in auth.metrics(), "three counted")
         finally:
             stuck.end.set()
+
+
+def checked_costs(monkeypatch, hasher, hashed):
+    """The work (in rounds) of refusing a wrong password."""
+    rounds = []
+    check = bcrypt.checkpw
+    monkeypatch.setattr(bcrypt, "checkpw", lambda p, h: rounds.append(2 ** int(h.split(b"$")[2])) or check(p, h))
+    assert not hasher.verify("wrong", hashed)
+    return sum(rounds)
+
+
+def test_a_wrong_password_costs_the_same_for_an_old_hash_a_new_one_and_no_account(make_hasher, monkeypatch):
+    hasher, old = make_hasher(cost=7), make_hasher(cost=4).hash("a password of old")
+    hashes = [old, hasher.hash("a password of today"), None]
+    assert [checked_costs(monkeypatch, hasher, hashed) for hashed in hashes] == [2**7] * 3
+
+
+@pytest.mark.parametrize("before", ["4", "6"])
+def test_a_login_renews_a_hash_of_another_cost(start_auth, postgresql, before):
+    start_auth(BCRYPT_COST=before).client.post("/register", json=GOOD)
+    auth = start_auth(BCRYPT_COST="5")
+    stored = "SELECT password_hash FROM auth.accounts"
+    auth.client.post("/login", json=GOOD | {"password": "wrong"})
+    assert postgresql.execute(stored).fetchone()[0].startswith(f"$2b$0{before}$")
+    assert auth.client.post("/login", json=GOOD).status_code == 200
+    (renewed,) = postgresql.execute(stored).fetchone()
+    assert renewed.startswith("$2b$05$")
+    assert auth.client.post("/login", json=GOOD).status_code == 200
+    assert postgresql.execute(stored).fetchone() == (renewed,)
+
+
+def test_a_login_succeeds_without_renewal_where_no_slot_is_free(make_hasher):
+    hasher = make_hasher(patience=0)
+    with hasher._slot("hash"):
+        assert hasher.upgraded("password", make_hasher(cost=5).hash("password")) is None
+
+
+@pytest.mark.parametrize("common", ["qwerty123456", "1QAZ2wsx3edc", "password1234", "123456789987654321"])
+def test_a_common_password_is_422_and_not_repeated(auth, common):
+    answer = auth.client.post("/register", json=GOOD | {"password": common})
+    assert answer.status_code == 422
+    assert answer.json["errors"] == [
+        {"field": "password", "message": "must not be one of the most common passwords"},
+    ]
+    assert common not in answer.get_data(as_text=True)
+
+
+def test_a_common_password_that_was_set_before_still_logs_in(auth, postgresql):
+    auth.client.post("/register", json=GOOD)
+    common = bcrypt.hashpw(b"qwerty123456", bcrypt.gensalt(4)).decode()
+    postgresql.execute("UPDATE auth.accounts SET password_hash = %s", [common])
+    assert auth.client.post("/login", json=GOOD | {"password": "qwerty123456"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("password", "status"),
+    [
+        ("x" * 11, 422),
+        ("xyz" * 4, 201),
+        ("\u20ac" * 11, 422),  # 33 bytes, and still eleven characters
+        ("\u20ac" * 24, 201),
+        ("\u20ac" * 24 + "x", 422),
+        ("x" * 72, 201),
+        ("x" * 73, 422),
+    ],
+)
+def test_a_password_has_12_characters_at_least_and_72_bytes_at_most(auth, password, status):
+    assert auth.client.post("/register", json=GOOD | {"password": password}).status_code == status
 
 
 @pytest.mark.parametrize("wrong", [{"HASH_QUEUE": "6"}, {"HASH_SLOTS": "7"}, {"HASH_SLOTS": "4", "HASH_QUEUE": "3"}])
