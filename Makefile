@@ -32,7 +32,7 @@ lint: .venv/installed ## Style, types, and configuration, without any host
 	@$(STAGES) 'ruff: ruff check . && ruff format --check .' 'mypy: mypy' 'yamllint: yamllint --strict .' \
 	  'ansible-lint: ansible-lint --offline --strict' \
 	  "shellcheck: git grep -lE '^#!/(usr/)?bin/(env )?(ba)?sh' -- ':!*.j2' | xargs shellcheck" \
-	  'generated files: python tools/role_readmes.py --check && python -m dashboards --check' \
+	  'generated files: python tools/role_readmes.py --check && python -m dashboards --check && $(PLAYBOOK) playbooks/flow_table.yml --check' \
 	  'alert rules: tools/check-rules'
 
 unit: .venv/installed ## The apps against a real PostgreSQL, argument specs, filters
@@ -52,6 +52,7 @@ faults: .venv/installed ## Break the running local platform, fault by fault, and
 docs: .venv/installed ## Write what is generated: roles' READMEs, dashboards, the flow table
 	@python tools/role_readmes.py
 	@python -m dashboards
+	@$(PLAYBOOK) playbooks/flow_table.yml
 
 lock: .venv/installed ## Resolve requirements anew, with hashes
 	@pip --quiet install uv

@@ -3,10 +3,12 @@
 Where the issue names a bound in seconds, the test prints what it took and asserts twice the bound: machines are noisy.
 """
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from belvedere_platform import Platform, wait_until
@@ -45,6 +47,45 @@ def cut_off(host: str) -> Iterator[None]:
         yield
     finally:
         docker("exec", host, "nft", "delete", "table", "inet", "cut_off")
+
+
+DATA = "/var/lib/postgresql/17"
+
+
+@contextmanager
+def small_disk(platform: Platform, replica: str, image: Path) -> Iterator[None]:
+    """PostgreSQL's data on a file system of their own, 2 GB in a file: a container's own disk is everybody's."""
+    subprocess.run(["truncate", "--size", "2G", str(image)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    done = subprocess.run(["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True)
+    loop = Path(done.stdout.strip())
+    inspected = subprocess.run(
+        ["docker", "inspect", "--format", "{{.State.Pid}}", replica], check=True, capture_output=True, text=True
+    )
+    # The device is opened from this machine's control group: a container may not.
+    inside = ["nsenter", "--target", inspected.stdout.strip(), "--mount", "sh", "-euc"]
+    try:
+        platform.ssh(replica, "sudo systemctl stop patroni", timeout=120)
+        subprocess.run(
+            [
+                *inside,
+                f"mknod /dev/small_disk b {os.major(loop.stat().st_rdev)} {os.minor(loop.stat().st_rdev)}; "
+                f"mount /dev/small_disk /mnt; chown postgres: /mnt; cp -a {DATA}/main /mnt/; umount /mnt; "
+                f"mount /dev/small_disk {DATA}",
+            ],
+            check=True,
+        )
+        try:
+            platform.ssh(replica, "sudo systemctl start patroni", timeout=120)
+            yield
+        finally:
+            platform.ssh(replica, "sudo systemctl stop patroni", timeout=120)
+            # The data underneath are old: Patroni copies the primary's anew.
+            subprocess.run([*inside, f"umount {DATA}; rm /dev/small_disk; rm -rf {DATA}/main"], check=True)
+            platform.ssh(replica, "sudo systemctl start patroni", timeout=120)
+    finally:
+        subprocess.run(["losetup", "--detach", str(loop)], check=True)
+        image.unlink()
 
 
 def takes_a_write(host: str) -> bool:
@@ -180,6 +221,34 @@ def test_a_lagging_replica_gets_no_reads(platform: Platform, primary: str, repli
         wait_until(f"{lagging} is read again", lambda: int(platform.sql(lagging, readers)) > 0, seconds=90)
     report(ledger, writes_within=5)
     assert ledger.without_reads <= 5
+
+
+def test_a_replica_s_disk_is_full(
+    platform: Platform, primary: str, replicas: list[str], watch: Watch, tmp_path: Path
+) -> None:
+    full = replicas[0]
+    filler = f"{DATA}/filler"
+
+    def streams() -> bool:
+        return any(member["name"] == full and member["state"] == "streaming" for member in platform.members())
+
+    def stops_streaming() -> bool:
+        emitted = (
+            "select count(pg_logical_emit_message(false, 'full', repeat('x', 1000000))) from generate_series(1, 40)"
+        )
+        platform.sql(primary, emitted)
+        return not streams()
+
+    with small_disk(platform, full, tmp_path / "disk"):
+        wait_until(f"{full} streams from its small disk", streams, seconds=60)
+        with watch("a replica's disk is full") as ledger:
+            free = f"$(df --output=avail --block-size=1 {DATA} | tail -1)"
+            platform.ssh(full, f"sudo sh -c 'fallocate --length {free} {filler}'")
+            wait_until(f"{full} stops for want of disk", stops_streaming, seconds=90)
+            ledger.writes_go_on()
+            platform.ssh(full, f"sudo rm {filler}")
+            wait_until(f"{full} streams again by itself", streams, seconds=120)
+    report(ledger, writes_within=5)
 
 
 def test_a_planned_switchover_fails_no_request(platform: Platform, primary: str, watch: Watch) -> None:

@@ -92,7 +92,7 @@ def test_a_group_s_addresses_are_its_hosts_in_their_order() -> None:
 
 def test_a_service_s_connections_are_those_of_all_its_instances_on_all_hosts() -> None:
     database = {"pool_primary": 8, "pool_replica": 12}
-    services = [
+    services: list[dict[str, Any]] = [
         {"name": "by_cores", "group": "apps", "database": database},
         {"name": "fixed", "group": "apps", "database": database, "instances": 3},
     ]
