@@ -5,8 +5,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from auth import routes
 from auth.accounts import EmailTaken
+from auth.logins import BadCredentials, Logins, WrongPassword
 from auth.passwords import HashingBusy, PasswordHasher
-from auth.routes import Auth, BadCredentials, NoSuchSession, WrongPassword
+from auth.routes import Auth, NoSuchSession
 from auth.sessions import RefreshRefused, SessionEnded
 from auth.settings import AuthSettings
 from auth.tokens import TokenSigner
@@ -38,7 +39,8 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
         kit.metrics.registry,
     )
     verifier = TokenVerifier(signer, settings.token_issuer, settings.token_audience, kit.tracing)
-    auth = Auth(kit.database, hasher, signer, verifier, settings.session_lifetime, kit.metrics.registry)
+    logins = Logins(kit.database, hasher, settings.session_lifetime, kit.metrics.registry)
+    auth = Auth(kit.database, logins, signer, verifier, kit.metrics.registry)
     app.register_blueprint(routes.blueprint(auth))
 
     answer_with(app, EmailTaken, lambda _: Problem(409, "An account with this e-mail exists.", "email-taken"))

@@ -8,10 +8,10 @@ from uuid import UUID
 from flask import Blueprint, Response, jsonify
 from prometheus_client import CollectorRegistry, Counter
 
-from auth import accounts, client, sessions
+from auth import audit, client, sessions
+from auth.logins import Logins
 from auth.models import Login, PasswordChange, RefreshToken, Registration
-from auth.passwords import PasswordHasher
-from auth.sessions import Granted, SessionEnded, TokenReused
+from auth.sessions import Granted, Owner, RefreshRefused, SessionEnded, TokenReused
 from auth.tokens import TokenSigner
 from servicekit.database import Database
 from servicekit.logging import event
@@ -21,24 +21,8 @@ from servicekit.tokens import TokenVerifier, authenticate, remember_user
 JWKS_MAX_AGE = 300  # seconds others may keep the keys
 
 
-class BadCredentials(Exception):
-    """No account has this e-mail with this password; the answer never says which of them is wrong."""
-
-
-class WrongPassword(Exception):
-    """The current password, asked for again before it is changed, is wrong."""
-
-
 class NoSuchSession(Exception):
     """The account has no session of this id that goes on."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who asks about their own account, and the session they are logged in with."""
-
-    account_id: UUID
-    session_id: UUID
 
 
 @dataclass
@@ -46,22 +30,23 @@ class Auth:
     """What the routes work with."""
 
     database: Database
-    hasher: PasswordHasher
+    logins: Logins
     signer: TokenSigner
     verifier: TokenVerifier
-    session_lifetime: int
     registry: CollectorRegistry
-    logins: Counter = field(init=False)
+    refreshes: Counter = field(init=False)
 
     def __post_init__(self) -> None:
-        self.logins = Counter("auth_logins", "Logins by their outcome", ("outcome",), registry=self.registry)
+        self.refreshes = Counter(
+            "auth_token_refreshes", "Refresh tokens by what became of them", ("outcome",), registry=self.registry
+        )
 
     def owner(self) -> Owner:
         """Whose access token the current request carries. Raises `Problem` 401, `SessionEnded`."""
         claims = authenticate(self.verifier)
         try:
             return Owner(claims.subject, UUID(claims.values.get("sid")))
-        except (TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             raise SessionEnded from None
 
     def grant(self, granted: Granted) -> Response:
@@ -83,35 +68,13 @@ def blueprint(auth: Auth) -> Blueprint:
     @routes.post("/register")
     def register() -> tuple[dict[str, str], int]:
         body = read_json(Registration)
-        with auth.hasher.admitted():
-            password_hash = auth.hasher.hash(body.password)  # before a connection is taken: it is slow
-            with auth.database.primary() as session:
-                account_id = accounts.create(session, body.email, password_hash)
-        remember_user(account_id)
-        event("account_registered", "An account was registered")
+        account_id = auth.logins.register(body.email, body.password, client.current())
         return {"id": str(account_id), "email": body.email}, 201
 
     @routes.post("/login")
     def login() -> Response:
         body = read_json(Login)
-        with auth.hasher.admitted():
-            with auth.database.primary() as session:  # not a replica: it may not know a fresh account yet
-                account = accounts.find(session, body.email)
-            if account:
-                remember_user(account.id)
-            matches = auth.hasher.verify(body.password, account.password_hash if account else None)
-            upgraded = auth.hasher.upgraded(body.password, account.password_hash) if account and matches else None
-        if account is None or not matches:
-            auth.logins.labels("failed").inc()
-            event("login_failed", "A login failed", logging.WARNING, known_account=account is not None)
-            raise BadCredentials
-        with auth.database.transaction() as session:
-            if upgraded:
-                accounts.replace_hash(session, account, upgraded)
-            granted = sessions.begin(session, account.id, account.email, auth.session_lifetime, client.current())
-        auth.logins.labels("succeeded").inc()
-        event("login_succeeded", "A login succeeded")
-        return auth.grant(granted)
+        return auth.grant(auth.logins.log_in(body.email, body.password, client.current()))
 
     @routes.post("/refresh")
     def refresh() -> Response:
@@ -120,18 +83,26 @@ def blueprint(auth: Auth) -> Blueprint:
             granted = sessions.refresh(auth.database, body.refresh_token, client.current())
         except TokenReused as error:
             remember_user(error.account_id)
+            auth.refreshes.labels("reused").inc()
             event("token_reuse", "A used refresh token came back; its session was ended", logging.WARNING)
             raise
+        except RefreshRefused:
+            auth.refreshes.labels("refused").inc()
+            event("refresh_refused", "A refresh token was not valid", logging.WARNING)
+            raise
         remember_user(granted.account_id)
+        auth.refreshes.labels("succeeded").inc()
         return auth.grant(granted)
 
     @routes.post("/logout")
     def logout() -> tuple[str, int]:
         body = read_json(RefreshToken)
-        with auth.database.primary() as session:
-            account_id = sessions.end(session, body.refresh_token)
-        if account_id:
-            remember_user(account_id)
+        with auth.database.transaction() as session:
+            owner = sessions.end(session, body.refresh_token)
+            if owner:
+                audit.record(session, "logged_out", client.current(), owner.account_id, owner.session_id)
+        if owner:
+            remember_user(owner.account_id)
             event("logged_out", "A session was ended by its refresh token")
         return "", 204
 
@@ -139,7 +110,7 @@ def blueprint(auth: Auth) -> Blueprint:
     def list_sessions() -> Response:
         owner = auth.owner()
         with auth.database.primary() as session:  # not a replica: an ended session must not be seen to go on
-            sessions.require(session, owner.account_id, owner.session_id)
+            sessions.require(session, owner)
             listed = sessions.of_account(session, owner.account_id)
         answer = jsonify(
             sessions=[
@@ -160,11 +131,11 @@ def blueprint(auth: Auth) -> Blueprint:
     @routes.delete("/sessions/<uuid:session_id>")
     def revoke_session(session_id: UUID) -> tuple[str, int]:
         owner = auth.owner()
-        with auth.database.primary() as session:
-            sessions.require(session, owner.account_id, owner.session_id)
-            revoked = sessions.revoke(session, owner.account_id, session_id)
-        if not revoked:
-            raise NoSuchSession
+        with auth.database.transaction() as session:
+            sessions.require(session, owner)
+            if not sessions.revoke(session, owner.account_id, session_id):
+                raise NoSuchSession
+            audit.record(session, "session_revoked", client.current(), owner.account_id, session_id)
         event("session_revoked", "A session was ended by its owner")
         return "", 204
 
@@ -172,19 +143,7 @@ def blueprint(auth: Auth) -> Blueprint:
     def change_password() -> tuple[str, int]:
         owner = auth.owner()
         body = read_json(PasswordChange)
-        with auth.hasher.admitted():
-            with auth.database.primary() as session:
-                sessions.require(session, owner.account_id, owner.session_id)
-                account = accounts.get(session, owner.account_id)
-            if account is None or not auth.hasher.verify(body.current, account.password_hash):
-                event("password_change_failed", "The current password was wrong", logging.WARNING)
-                raise WrongPassword
-            password_hash = auth.hasher.hash(body.new)
-            with auth.database.transaction() as session:
-                if not accounts.replace_hash(session, account, password_hash):
-                    raise WrongPassword  # another change came first
-                revoked = sessions.revoke_others(session, account.id, kept=owner.session_id)
-        event("password_changed", "A password was changed; the other sessions were ended", sessions=revoked)
+        auth.logins.change_password(owner, body.current, body.new, client.current())
         return "", 204
 
     @routes.get("/validate")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from auth import audit
 from auth.client import Client
 from servicekit.database import Database, Session
 
@@ -30,6 +31,14 @@ class TokenReused(RefreshRefused):
     def __init__(self, account_id: UUID) -> None:
         super().__init__()
         self.account_id = account_id
+
+
+@dataclass(frozen=True)
+class Owner:
+    """An account, and the session that it is logged in with."""
+
+    account_id: UUID
+    session_id: UUID
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,7 @@ def refresh(database: Database, token: str, client: Client) -> Granted:
                     "user_agent": client.user_agent,
                 },
             )
+            audit.record(session, "token_refreshed", client, account_id, session_id)
         else:
             reused_by = account_id
             session.execute(
@@ -133,35 +143,36 @@ def refresh(database: Database, token: str, client: Client) -> Granted:
                 """,
                 {"session_id": str(session_id)},
             )
+            audit.record(session, "token_reuse", client, account_id, session_id)
     if reused_by:  # after the commit: the end of the session must last
         raise TokenReused(reused_by)
     return Granted(session_id, account_id, email, following)
 
 
-def end(session: Session, token: str) -> UUID | None:
-    """End the token's session; its account, or None (and nothing happens) if there is none."""
+def end(session: Session, token: str) -> Owner | None:
+    """End the token's session; whose it was, or None (and nothing happens) if there is none."""
     row = session.one(
         """
         UPDATE auth.sessions s
         SET revoked_at = now()
         FROM auth.refresh_tokens t
         WHERE t.session_id = s.id AND t.digest = %(digest)s AND s.revoked_at IS NULL
-        RETURNING s.account_id
+        RETURNING s.account_id, s.id
         """,
         {"digest": _digest(token)},
     )
-    return UUID(row[0]) if row else None
+    return Owner(UUID(row[0]), UUID(row[1])) if row else None
 
 
-def require(session: Session, account_id: UUID, session_id: UUID) -> None:
-    """Raises `SessionEnded` unless this session of the account goes on."""
+def require(session: Session, owner: Owner) -> None:
+    """Raises `SessionEnded` unless the owner's session goes on."""
     row = session.one(
         """
         SELECT 1
         FROM auth.sessions
         WHERE id = %(session_id)s AND account_id = %(account_id)s AND revoked_at IS NULL AND expires_at > now()
         """,
-        {"session_id": str(session_id), "account_id": str(account_id)},
+        {"session_id": str(owner.session_id), "account_id": str(owner.account_id)},
     )
     if row is None:
         raise SessionEnded
@@ -196,15 +207,15 @@ def revoke(session: Session, account_id: UUID, session_id: UUID) -> bool:
     )
 
 
-def revoke_others(session: Session, account_id: UUID, kept: UUID) -> int:
-    """End all of the account's sessions but one; how many."""
+def revoke_others(session: Session, owner: Owner) -> int:
+    """End all of the account's sessions but the owner's; how many."""
     return session.execute(
         """
         UPDATE auth.sessions
         SET revoked_at = now()
         WHERE account_id = %(account_id)s AND id <> %(kept)s AND revoked_at IS NULL
         """,
-        {"account_id": str(account_id), "kept": str(kept)},
+        {"account_id": str(owner.account_id), "kept": str(owner.session_id)},
     )
 
 

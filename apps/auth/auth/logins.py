@@ -1,0 +1,112 @@
+"""What takes a password: registration, login, and the change of a password.
+
+All of it happens inside the hasher's admission, so that waiting for the database takes no further threads either.
+"""
+
+import logging
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry, Counter
+
+from auth import accounts, audit, sessions
+from auth.accounts import Account
+from auth.client import Client
+from auth.passwords import PasswordHasher
+from auth.sessions import Granted, Owner, SessionEnded
+from servicekit.database import Database
+from servicekit.logging import event
+from servicekit.tokens import remember_user
+
+
+class BadCredentials(Exception):
+    """No account has this e-mail with this password; the answer never says which of them is wrong."""
+
+
+class WrongPassword(Exception):
+    """The current password, asked for again before it is changed, is wrong."""
+
+
+class Logins:
+    """Registers accounts, logs them in, and changes their passwords.
+
+    session_lifetime: seconds after which a login ends for good.
+    """
+
+    def __init__(
+        self, database: Database, hasher: PasswordHasher, session_lifetime: int, registry: CollectorRegistry
+    ) -> None:
+        self._database = database
+        self._hasher = hasher
+        self._session_lifetime = session_lifetime
+        self._logins = Counter("auth_logins", "Logins by their outcome", ("outcome",), registry=registry)
+        self._changes = Counter(
+            "auth_password_changes", "Changes of a password by their outcome", ("outcome",), registry=registry
+        )
+
+    def register(self, email: str, password: str, client: Client) -> UUID:
+        """The new account's id. Raises `EmailTaken`, `HashingBusy`."""
+        with self._hasher.admitted():
+            password_hash = self._hasher.hash(password)  # before a connection is taken: it is slow
+            with self._database.transaction() as session:
+                account_id = accounts.create(session, email, password_hash)
+                audit.record(session, "account_registered", client, account_id)
+        remember_user(account_id)
+        event("account_registered", "An account was registered")
+        return account_id
+
+    def log_in(self, email: str, password: str, client: Client) -> Granted:
+        """Begin a session. Raises `BadCredentials`, `HashingBusy`."""
+        with self._hasher.admitted():
+            with self._database.primary() as session:  # not a replica: it may not know a fresh account yet
+                account = accounts.find(session, email)
+            if account:
+                remember_user(account.id)
+            matches = self._hasher.verify(password, account.password_hash if account else None)
+            if account is None or not matches:
+                self._refuse_login(account, client)
+                raise BadCredentials
+            upgraded = self._hasher.upgraded(password, account.password_hash)
+            with self._database.transaction() as session:
+                if upgraded:
+                    accounts.replace_hash(session, account, upgraded)
+                granted = sessions.begin(session, account.id, account.email, self._session_lifetime, client)
+                audit.record(session, "login_succeeded", client, account.id, granted.session_id)
+        self._logins.labels("succeeded").inc()
+        event("login_succeeded", "A login succeeded")
+        return granted
+
+    def change_password(self, owner: Owner, current: str, new: str, client: Client) -> None:
+        """End the account's other sessions with it. Raises `WrongPassword`, `SessionEnded`, `HashingBusy`."""
+        with self._hasher.admitted():
+            with self._database.primary() as session:
+                sessions.require(session, owner)
+                account = accounts.get(session, owner.account_id)
+            if account is None:
+                raise SessionEnded
+            if not self._hasher.verify(current, account.password_hash):
+                self._refuse_change(owner, client)
+                raise WrongPassword
+            password_hash = self._hasher.hash(new)
+            with self._database.transaction() as session:
+                changed = accounts.replace_hash(session, account, password_hash)
+                if changed:
+                    revoked = sessions.revoke_others(session, owner)
+                    audit.record(session, "password_changed", client, owner.account_id, owner.session_id)
+            if not changed:  # another change came first
+                self._refuse_change(owner, client)
+                raise WrongPassword
+        self._changes.labels("succeeded").inc()
+        event("password_changed", "A password was changed; the other sessions were ended", sessions=revoked)
+
+    def _refuse_login(self, account: Account | None, client: Client) -> None:
+        reason = "wrong_password" if account else "unknown_account"
+        with self._database.primary() as session:
+            audit.record(session, "login_failed", client, account.id if account else None, reason=reason)
+        self._logins.labels("failed").inc()
+        event("login_failed", "A login failed", logging.WARNING, known_account=account is not None)
+
+    def _refuse_change(self, owner: Owner, client: Client) -> None:
+        with self._database.primary() as session:
+            audit.record(session, "password_change_failed", client, owner.account_id, owner.session_id)
+        self._changes.labels("failed").inc()
+        event("password_change_failed", "The current password was wrong", logging.WARNING)
