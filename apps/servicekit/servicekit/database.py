@@ -5,7 +5,8 @@ Behind both is PgBouncer in transaction mode, so no session state is kept: singl
 
 * A connection that broke is discarded. A SELECT outside a transaction is retried once on a fresh connection;
   anything else fails, for it may have been carried out.
-* `replica()` falls back to the primary when no replica can be reached.
+* `replica()` falls back to the primary when no replica can be reached, and when the one it got has not replayed
+  this client's last write yet: after a write the session asks for the log's position, which the client carries.
 * Errors: `DatabaseUnavailable` (away, or failing over) and `PoolExhausted` (busy); both mean 503 with Retry-After.
 """
 
@@ -26,6 +27,7 @@ import psycopg2.errors
 import psycopg2.extensions
 from opentelemetry.trace import SpanKind
 
+from servicekit import position
 from servicekit.logging import event
 from servicekit.metrics import Metrics
 from servicekit.settings import DatabaseSettings, ServiceSettings
@@ -33,6 +35,14 @@ from servicekit.tracing import Tracing, sampled_trace_id
 
 CONNECT_TIMEOUT = 2  # seconds
 IDLE_TIMEOUT = 30.0  # seconds after which an unused connection is closed
+
+# Asked of the primary after a write. Neither this nor the next is observed, like BEGIN and COMMIT.
+WRITTEN_UP_TO = "SELECT pg_current_wal_insert_lsn()"
+# Asked of a replica before a read; it may have become the primary, or be one that stands in while there is no replica.
+HAS_REACHED = """
+    SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END
+        >= %(position)s::pg_lsn
+"""
 
 Parameters = Mapping[str, Any]
 Row = tuple[Any, ...]
@@ -172,11 +182,12 @@ class Session:
     """Runs statements on one target. A connection is taken at the first statement and kept until the end."""
 
     def __init__(self, database: "Database", target: str, in_transaction: bool = False) -> None:
+        self.target = target  # after the first statement: who answered
         self._database = database
-        self._target = target
         self._in_transaction = in_transaction
         self._connection: psycopg2.extensions.connection | None = None
         self._broken = False
+        self._wrote = False
 
     def one(self, sql: str, parameters: Parameters) -> Row | None:
         """The first row, or None."""
@@ -217,16 +228,46 @@ class Session:
         fresh: bool,
     ) -> Result:
         connection = self._connected(fresh)
-        with self._database.observed(operation, self._target, sql), self._translated(), connection.cursor() as cursor:
+        with self._database.observed(operation, self.target, sql), self._translated(), connection.cursor() as cursor:
+            self._wrote = self._wrote or operation != "SELECT"
             cursor.execute(sql, parameters)
             return fetch(cursor)
 
     def _connected(self, fresh: bool) -> psycopg2.extensions.connection:
         if self._connection is None:
-            self._target, self._connection = self._database.connect(self._target, fresh)
-            if self._in_transaction:
-                self._connection.autocommit = False
+            self._connection = self._connect(fresh)
+            needed = position.needed() if self.target == "replica" else None
+            if needed and not self._has_reached(needed, self._connection):
+                self._end()
+                self._database.replica_was_behind()
+                self.target = "primary"
+                self._connection = self._connect(fresh)
         return self._connection
+
+    def _connect(self, fresh: bool) -> psycopg2.extensions.connection:
+        self.target, connection = self._database.connect(self.target, fresh)
+        if self._in_transaction:
+            connection.autocommit = False
+        return connection
+
+    def _has_reached(self, needed: str, connection: psycopg2.extensions.connection) -> bool:
+        """Whether the server has come as far. It stays the same one until the transaction that this begins ends."""
+        connection.autocommit = False
+        with self._translated(), connection.cursor() as cursor:
+            cursor.execute(HAS_REACHED, {"position": needed})
+            (reached,) = cursor.fetchone() or (False,)
+        return bool(reached)
+
+    def _remember_position(self, connection: psycopg2.extensions.connection) -> None:
+        """Let the client carry how far the log has come with what it wrote, or may have written."""
+        position.remember(position.UNKNOWN)
+        if self._broken:
+            return
+        # The write has happened, and must not fail for this.
+        with suppress(DatabaseUnavailable), self._translated(), connection.cursor() as cursor:
+            cursor.execute(WRITTEN_UP_TO)
+            (written,) = cursor.fetchone() or (position.UNKNOWN,)
+            position.remember(written)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -257,9 +298,14 @@ class Session:
                 self._broken = True
 
     def _end(self) -> None:
-        if self._connection:
-            self._database.give_back(self._target, self._connection, self._broken)
-            self._connection, self._broken = None, False
+        if self._connection is None:
+            return
+        if not self._connection.autocommit:  # reads of a replica that was asked for its position
+            self._rollback()
+        if self._wrote and position.is_carried():
+            self._remember_position(self._connection)
+        self._database.give_back(self.target, self._connection, self._broken)
+        self._connection, self._broken, self._wrote = None, False, False
 
 
 class Database:
@@ -291,7 +337,7 @@ class Database:
 
     @contextmanager
     def replica(self) -> Iterator[Session]:
-        """Reads that may be some milliseconds old; from the primary if no replica can be reached."""
+        """Reads that may be some milliseconds old, but never older than what this client wrote."""
         yield from self._session("replica")
 
     @contextmanager
@@ -311,7 +357,7 @@ class Database:
         """Ask a replica, and the primary if it is not there: the row may be too young to have been replicated."""
         with self.replica() as session:
             found = query(session)
-        if found is None:
+        if found is None and session.target == "replica":
             with self.primary() as session:
                 found = query(session)
         return found
@@ -331,6 +377,10 @@ class Database:
                 raise
             event("replica_unavailable", "Reading from the primary instead", logging.WARNING, detail=str(error))
             return "primary", self._pools["primary"].acquire(fresh)
+
+    def replica_was_behind(self) -> None:
+        """Count a read that goes to the primary because of it."""
+        self._metrics.count_replica_behind()
 
     def give_back(self, target: str, connection: psycopg2.extensions.connection, broken: bool) -> None:
         self._pools[target].release(connection, broken)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 
 from flask import Flask, Request
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -60,6 +60,11 @@ class Metrics:
             ("target", "state"),
             registry=self.registry,
         )
+        self._replica_behind = Counter(
+            "database_replica_behind",
+            "Reads that went to the primary because the replica had not replayed the client's last write yet",
+            registry=self.registry,
+        )
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
         self._query_children: dict[tuple[str, str], Histogram] = {}
 
@@ -87,6 +92,9 @@ class Metrics:
         if child is None:
             child = self._query_children[key] = self._queries.labels(self._service, operation, target)
         child.observe(seconds, _exemplar(trace_id))
+
+    def count_replica_behind(self) -> None:
+        self._replica_behind.inc()
 
     def watch_pool(self, target: str, state: str, read: Callable[[], float]) -> None:
         """Ask `read` for the gauge's value at each scrape."""

@@ -6,7 +6,7 @@ import time
 from flask import Flask, Response, g, request
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from servicekit import health, problems
+from servicekit import health, position, problems
 from servicekit.database import Database
 from servicekit.health import Readiness
 from servicekit.logging import configure, event
@@ -47,6 +47,7 @@ class Service:
     def end_request(self, response: Response) -> Response:
         """Observe the request once: the histogram, the span, a log line if it was slow or failed, its id."""
         response.headers["X-Request-Id"] = request_id()
+        position.send(response)
         if request.path in OPERATIONS:
             return response
         seconds = time.perf_counter() - g.begun
