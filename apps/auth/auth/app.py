@@ -10,6 +10,7 @@ from auth.passwords import HashingBusy, PasswordHasher
 from auth.routes import Auth, NoSuchSession
 from auth.sessions import RefreshRefused, SessionEnded
 from auth.settings import AuthSettings
+from auth.throttle import InstanceFailures, Throttle
 from auth.tokens import TokenSigner
 from auth.version import __version__
 from servicekit import service
@@ -39,7 +40,8 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
         kit.metrics.registry,
     )
     verifier = TokenVerifier(signer, settings.token_issuer, settings.token_audience, kit.tracing)
-    logins = Logins(kit.database, hasher, settings.session_lifetime, kit.metrics.registry)
+    throttle = Throttle(InstanceFailures(), settings.account_rule, settings.address_rule)
+    logins = Logins(kit.database, hasher, throttle, settings.session_lifetime, kit.metrics.registry)
     auth = Auth(kit.database, logins, signer, verifier, kit.metrics.registry)
     app.register_blueprint(routes.blueprint(auth))
 

@@ -6,6 +6,7 @@ All of it happens inside the hasher's admission, so that waiting for the databas
 import logging
 from uuid import UUID
 
+from flask import g
 from prometheus_client import CollectorRegistry, Counter
 
 from auth import accounts, audit, sessions
@@ -13,7 +14,8 @@ from auth.accounts import Account
 from auth.client import Client
 from auth.passwords import PasswordHasher
 from auth.sessions import Granted, Owner, SessionEnded
-from servicekit.database import Database
+from auth.throttle import Lock, Throttle
+from servicekit.database import Database, Session
 from servicekit.logging import event
 from servicekit.tokens import remember_user
 
@@ -29,18 +31,29 @@ class WrongPassword(Exception):
 class Logins:
     """Registers accounts, logs them in, and changes their passwords.
 
+    throttle: may refuse a right password, and then all is as if it had been a wrong one.
     session_lifetime: seconds after which a login ends for good.
     """
 
     def __init__(
-        self, database: Database, hasher: PasswordHasher, session_lifetime: int, registry: CollectorRegistry
+        self,
+        database: Database,
+        hasher: PasswordHasher,
+        throttle: Throttle,
+        session_lifetime: int,
+        registry: CollectorRegistry,
     ) -> None:
         self._database = database
         self._hasher = hasher
+        self._throttle = throttle
         self._session_lifetime = session_lifetime
         self._logins = Counter("auth_logins", "Logins by their outcome", ("outcome",), registry=registry)
         self._changes = Counter(
             "auth_password_changes", "Changes of a password by their outcome", ("outcome",), registry=registry
+        )
+
+        self._locks = Counter(
+            "auth_lockouts", "Locks begun after too many failures, by what was locked", ("scope",), registry=registry
         )
 
     def register(self, email: str, password: str, client: Client) -> UUID:
@@ -59,12 +72,14 @@ class Logins:
         with self._hasher.admitted():
             with self._database.primary() as session:  # not a replica: it may not know a fresh account yet
                 account = accounts.find(session, email)
+                locked, at_home = self._locked(session, email, account, client)
             if account:
                 remember_user(account.id)
             matches = self._hasher.verify(password, account.password_hash if account else None)
-            if account is None or not matches:
-                self._refuse_login(account, client)
+            if account is None or not matches or locked:
+                self._refuse_login(email, account, client, locked, at_home)
                 raise BadCredentials
+            self._throttle.succeeded(email, client)
             upgraded = self._hasher.upgraded(password, account.password_hash)
             with self._database.transaction() as session:
                 if upgraded:
@@ -83,8 +98,9 @@ class Logins:
                 account = accounts.get(session, owner.account_id)
             if account is None:
                 raise SessionEnded
-            if not self._hasher.verify(current, account.password_hash):
-                self._refuse_change(owner, client)
+            locked = self._throttle.locked_at_home(account.email, client)  # a session makes a home of any address
+            if not self._hasher.verify(current, account.password_hash) or locked:
+                self._refuse_change(account, owner, client)
                 raise WrongPassword
             password_hash = self._hasher.hash(new)
             with self._database.transaction() as session:
@@ -93,20 +109,49 @@ class Logins:
                     revoked = sessions.revoke_others(session, owner)
                     audit.record(session, "password_changed", client, owner.account_id, owner.session_id)
             if not changed:  # another change came first
-                self._refuse_change(owner, client)
+                self._refuse_change(account, owner, client)
                 raise WrongPassword
         self._changes.labels("succeeded").inc()
         event("password_changed", "A password was changed; the other sessions were ended", sessions=revoked)
 
-    def _refuse_login(self, account: Account | None, client: Client) -> None:
-        reason = "wrong_password" if account else "unknown_account"
-        with self._database.primary() as session:
-            audit.record(session, "login_failed", client, account.id if account else None, reason=reason)
-        self._logins.labels("failed").inc()
-        event("login_failed", "A login failed", logging.WARNING, known_account=account is not None)
+    def _locked(self, session: Session, email: str, account: Account | None, client: Client) -> tuple[bool, bool]:
+        """Whether the account is locked for this client, and whether it has logged in from there before.
 
-    def _refuse_change(self, owner: Owner, client: Client) -> None:
+        The latter is asked only where it matters, but then for an account that does not exist too.
+        """
+        if not self._throttle.locked(email, client):
+            return self._throttle.locked_at_home(email, client), False
+        at_home = sessions.used_from(session, account.id if account else None, client)
+        return self._throttle.locked_at_home(email, client) if at_home else True, at_home
+
+    def _refuse_login(self, email: str, account: Account | None, client: Client, locked: bool, at_home: bool) -> None:
+        account_id = account.id if account else None
+        reason = "locked" if locked else "wrong_password" if account else "unknown_account"
+        locks = self._throttle.failed(email, client, at_home)
+        with self._database.primary() as session:
+            audit.record(session, "login_failed", client, account_id, reason=reason)
+            self._record_locks(session, locks, client, account_id)
+        self._carry_no_position()
+        self._logins.labels("locked" if locked else "failed").inc()
+        event("login_failed", "A login failed", logging.WARNING, known_account=account is not None, reason=reason)
+
+    def _refuse_change(self, account: Account, owner: Owner, client: Client) -> None:
+        locks = self._throttle.failed(account.email, client, at_home=True)
         with self._database.primary() as session:
             audit.record(session, "password_change_failed", client, owner.account_id, owner.session_id)
+            self._record_locks(session, locks, client, owner.account_id)
+        self._carry_no_position()
         self._changes.labels("failed").inc()
         event("password_change_failed", "The current password was wrong", logging.WARNING)
+
+    def _carry_no_position(self) -> None:
+        """Keep from the client how far the log has come: by how much, it could tell an account from none."""
+        g.pop("write_position", None)  # see servicekit.position; nothing that this client reads depends on it
+
+    def _record_locks(self, session: Session, locks: list[Lock], client: Client, account_id: UUID | None) -> None:
+        for lock in locks:
+            name = "address_locked" if lock.scope == "address" else "account_locked"
+            audit.record(session, name, client, account_id, reason=lock.scope)
+            self._locks.labels(lock.scope).inc()
+            message = f"Locked for {lock.seconds:g} s after too many failures"
+            event(name, message, logging.WARNING, scope=lock.scope, seconds=lock.seconds)

@@ -178,6 +178,20 @@ def require(session: Session, owner: Owner) -> None:
         raise SessionEnded
 
 
+def used_from(session: Session, account_id: UUID | None, client: Client) -> bool:
+    """Whether a session of the account, ended or not, was last used from the client's network. No account has none."""
+    row = session.one(
+        """
+        SELECT 1
+        FROM auth.sessions
+        WHERE account_id = %(account_id)s AND address <<= %(network)s::inet
+        LIMIT 1
+        """,
+        {"account_id": str(account_id) if account_id else None, "network": client.network},
+    )
+    return row is not None
+
+
 def of_account(session: Session, account_id: UUID) -> list[Listed]:
     """The account's sessions that go on, the last used first; at most MAX_LISTED."""
     rows = session.all(

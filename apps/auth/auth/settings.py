@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from auth.throttle import Rule
 from auth.tokens import load_signing_key
 from servicekit.settings import CREDENTIAL, ServiceSettings
 
@@ -25,6 +26,19 @@ class AuthSettings(ServiceSettings):
     hash_slots: int = Field(default=1, ge=1)  # hashes at once; one is right where an instance runs on each core
     hash_queue: int | None = Field(default=None, ge=0)  # callers that wait for a slot; if not set, as many as may
     hash_patience: float = Field(default=2, ge=0, le=10)  # seconds that they wait
+    # Failed logins that lock, in each instance: by account within 15 minutes, by address within one.
+    throttle_account_failures: int = Field(default=10, ge=1)
+    throttle_address_failures: int = Field(default=300, ge=1)  # many people may share an address
+    throttle_first_lock: float = Field(default=30, gt=0)  # seconds; each further lock lasts twice as long
+    throttle_longest_lock: float = Field(default=900, gt=0)  # seconds
+
+    @property
+    def account_rule(self) -> Rule:
+        return Rule(self.throttle_account_failures, 900, self.throttle_first_lock, self.throttle_longest_lock)
+
+    @property
+    def address_rule(self) -> Rule:
+        return Rule(self.throttle_address_failures, 60, self.throttle_first_lock, self.throttle_longest_lock)
 
     @property
     def hash_places(self) -> int:

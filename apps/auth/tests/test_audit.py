@@ -97,14 +97,15 @@ def test_no_event_holds_a_password_a_token_or_an_email(post, login, postgresql):
     assert not [secret for secret in secrets if secret in text]
 
 
+REFUSE = "ALTER TABLE auth.audit_events ADD CONSTRAINT refuses CHECK (event <> 'login_succeeded') NOT VALID"
+
+
 def test_a_login_without_its_event_does_not_happen(auth, post, login, postgresql):
-    postgresql.execute(
-        "ALTER TABLE auth.audit_events ADD CONSTRAINT refuses CHECK (event <> 'login_succeeded') NOT VALID"
-    )
+    postgresql.execute(REFUSE)
     try:
         assert post("/login", CREDENTIALS).status_code == 500
     finally:
-        postgresql.execute(f"{table} DROP CONSTRAINT refuses")
+        postgresql.execute("ALTER TABLE auth.audit_events DROP CONSTRAINT refuses")
     assert postgresql.execute("SELECT count(*) FROM auth.sessions").fetchone() == (1,)
 
 
