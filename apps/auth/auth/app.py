@@ -25,11 +25,12 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     app = service.create("auth", __version__, settings)
     kit = service.of(app)
     signer = TokenSigner(
-        settings.signing_key,
+        settings.signing_key.active,
         settings.token_issuer,
         settings.token_audience,
         settings.token_lifetime,
         kit.tracing,
+        settings.signing_key.others,
     )
     hasher = PasswordHasher(
         settings.bcrypt_cost,

@@ -2,11 +2,10 @@
 
 from typing import Annotated, Self
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from auth.throttle import Rule
-from auth.tokens import load_signing_key
+from auth.tokens import SigningKeys, load_signing_keys
 from servicekit.settings import CREDENTIAL, ServiceSettings
 
 SPARE_THREADS = 2  # never wait for a password hash: they validate tokens, and tell the others to come back later
@@ -21,7 +20,8 @@ class AuthSettings(ServiceSettings):
     token_audience: str
     token_lifetime: int = Field(default=900, ge=60, le=86400)  # seconds
     session_lifetime: int = Field(default=30 * 86400, ge=3600)  # seconds after which a login ends for good
-    signing_key: Annotated[RSAPrivateKey, CREDENTIAL, BeforeValidator(load_signing_key)]  # RSA private key, PEM
+    # PEM: the RSA private key that signs, and behind it, while keys are rotated, the next one or retired ones.
+    signing_key: Annotated[SigningKeys, CREDENTIAL, BeforeValidator(load_signing_keys)]
     bcrypt_cost: int = Field(default=12, ge=4, le=16)
     hash_slots: int = Field(default=1, ge=1)  # hashes at once; one is right where an instance runs on each core
     hash_queue: int | None = Field(default=None, ge=0)  # callers that wait for a slot; if not set, as many as may

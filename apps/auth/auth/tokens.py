@@ -1,8 +1,11 @@
-"""Signing: access tokens as RS256 JWTs, and the public key that others verify them with (JWKS)."""
+"""Signing: access tokens as RS256 JWTs, and the public keys that others verify them with (JWKS)."""
 
 import hashlib
 import json
+import re
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,21 +19,58 @@ from servicekit.tracing import Tracing
 MIN_KEY_BITS = 2048
 
 
-def load_signing_key(pem: str) -> RSAPrivateKey:
-    """The RSA private key in a PEM text; raises `ValueError`."""
+_PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class SigningKeys:
+    """The key that signs, and the public halves of others that tokens may be signed with: next and retired ones.
+
+    A rotation has three steps, each on all instances before the next one begins: add the next key behind the
+    active one, and wait for as long as others keep the key set; put it first; drop the retired one once the
+    last token that it signed has expired.
+    """
+
+    active: RSAPrivateKey
+    others: tuple[RSAPublicKey, ...] = ()
+
+
+def load_signing_keys(text: str) -> SigningKeys:
+    """The RSA keys in a PEM text, the active one first; of the others the public half will do. Raises `ValueError`."""
+    pems = [match.group() for match in _PEM.finditer(text)]
+    if not pems or len(pems) != text.count("-----BEGIN"):  # a key that was cut off must not be passed over
+        raise ValueError("needs whole keys in PEM form")
+    active, *others = map(_load_key, pems)
+    if not isinstance(active, RSAPrivateKey):
+        raise ValueError("must begin with a private key")
+    return SigningKeys(active, tuple(key.public_key() if isinstance(key, RSAPrivateKey) else key for key in others))
+
+
+def _load_key(pem: str) -> RSAPrivateKey | RSAPublicKey:
     try:
-        key = serialization.load_pem_private_key(pem.encode(), password=None)
+        if "PUBLIC KEY" in pem:
+            key: object = serialization.load_pem_public_key(pem.encode())
+        else:
+            key = serialization.load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError):
-        raise ValueError("not an unencrypted private key in PEM form") from None
-    if not isinstance(key, RSAPrivateKey) or key.key_size < MIN_KEY_BITS:
-        raise ValueError(f"needs an RSA key of at least {MIN_KEY_BITS} bits")
+        raise ValueError("holds something that is no unencrypted key in PEM form") from None
+    if not isinstance(key, RSAPrivateKey | RSAPublicKey) or key.key_size < MIN_KEY_BITS:
+        raise ValueError(f"needs RSA keys of at least {MIN_KEY_BITS} bits")
     return key
 
 
 class TokenSigner:
-    """Signs access tokens, and knows its own public key."""
+    """Signs access tokens with `key`, and knows the public keys of all tokens that are good: its own and `others`."""
 
-    def __init__(self, key: RSAPrivateKey, issuer: str, audience: str, lifetime: int, tracing: Tracing) -> None:
+    def __init__(
+        self,
+        key: RSAPrivateKey,
+        issuer: str,
+        audience: str,
+        lifetime: int,
+        tracing: Tracing,
+        others: Iterable[RSAPublicKey] = (),
+    ) -> None:
         self._key = key
         self._issuer = issuer
         self._audience = audience
@@ -38,6 +78,7 @@ class TokenSigner:
         self.lifetime = lifetime
         self.public_key = key.public_key()
         self.kid = _thumbprint(self.public_key)
+        self._public_keys = {_thumbprint(one): one for one in (self.public_key, *others)}
 
     def sign(self, account_id: UUID, email: str, session_id: UUID | None = None) -> str:
         """A token that says who the account is, for `lifetime` seconds; `session_id` is where its owner is logged in.
@@ -61,11 +102,16 @@ class TokenSigner:
 
     def get(self, kid: str) -> RSAPublicKey | None:
         """The public key of this id, for a `TokenVerifier`."""
-        return self.public_key if kid == self.kid else None
+        return self._public_keys.get(kid)
 
     def jwks(self) -> dict[str, Any]:
         """The public keys as a JSON Web Key Set."""
-        return {"keys": [{**_public_jwk(self.public_key), "kid": self.kid, "use": "sig", "alg": ALGORITHM}]}
+        return {
+            "keys": [
+                {**_public_jwk(key), "kid": kid, "use": "sig", "alg": ALGORITHM}
+                for kid, key in self._public_keys.items()
+            ]
+        }
 
 
 def _public_jwk(key: RSAPublicKey) -> dict[str, str]:

@@ -168,7 +168,7 @@ def test_a_stranger_cannot_lock_the_owner_out_of_where_they_have_logged_in(auth,
     assert log_in(PASSWORD, ELSEWHERE).status_code == 401
     assert log_in(PASSWORD, THIRD).status_code == 401
     assert log_in(PASSWORD, HOME).status_code == 200
-    assert log_in(PASSWORD, ELSEWHERE).status_code == 401, "the owner's success must not unlock it for others"
+    assert log_in(PASSWORD, THIRD).status_code == 401, "the owner's success must not unlock it for others"
 
 
 def test_nobody_guesses_on_at_the_owners_own_address(auth, log_in):
