@@ -3,12 +3,14 @@
 from flask import Flask
 
 from api import routes
+from api.idempotency import KeyReused
 from api.items import BadCursor
 from api.routes import Api
 from api.settings import ApiSettings
 from api.version import __version__
 from servicekit import service
 from servicekit.problems import Problem, answer_with, unavailable
+from servicekit.requests import invalid_field
 from servicekit.settings import load_or_exit
 from servicekit.tokens import JwksCache, KeysUnavailable, TokenVerifier
 
@@ -23,14 +25,10 @@ def create_app(settings: ApiSettings | None = None) -> Flask:
     app.register_blueprint(routes.blueprint(Api(kit.database, verifier)))
 
     answer_with(app, KeysUnavailable, lambda error: unavailable(str(error), "keys-unavailable"))
+    answer_with(app, BadCursor, lambda _: invalid_field("after", "must be the 'next' of a page"))
     answer_with(
         app,
-        BadCursor,
-        lambda _: Problem(
-            422,
-            "The request's fields are not valid; see errors.",
-            "validation-failed",
-            errors=[{"field": "after", "message": "must be the 'next' of a page"}],
-        ),
+        KeyReused,
+        lambda _: Problem(422, "The Idempotency-Key was used for another request.", "idempotency-key-reused"),
     )
     return app

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from servicekit.requests import Body, Text
 
@@ -18,10 +18,17 @@ class NewItem(Body):
 
 
 class ItemChange(Body):
-    """PATCH /api/v1/items/{item_id}: what is left out stays as it is."""
+    """PATCH /api/v1/items/{item_id}, a merge patch (RFC 7396): what is left out stays as it is."""
 
     title: Title | None = None
     body: ItemBody | None = None
+
+    @field_validator("title", "body")
+    @classmethod
+    def _is_not_removed(cls, value: str | None) -> str | None:
+        if value is None:  # sent as null: a merge patch's way to remove a member
+            raise ValueError("must not be removed")
+        return value
 
 
 class UserChange(Body):
@@ -31,7 +38,8 @@ class UserChange(Body):
 
 
 class Page(BaseModel):
-    """The query of a list."""
+    """The query of a list; `q` is a part of the title, in whatever case."""
 
     limit: int = Field(default=20, ge=1, le=100)
     after: Annotated[Text, Field(max_length=200)] | None = None
+    q: Annotated[Text, Field(min_length=1, max_length=200)] | None = None

@@ -1,22 +1,27 @@
 """api's routes: parse, call, answer."""
 
+import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, request
+from flask import Blueprint, Response, jsonify, request
 from pydantic import ValidationError
 
-from api import items, users
+from api import idempotency, items, users
 from api.items import Item
 from api.models import ItemChange, NewItem, Page, UserChange
 from api.users import User
 from servicekit.database import Database
 from servicekit.problems import Problem
-from servicekit.requests import invalid, read_json
+from servicekit.requests import invalid, invalid_field, read_json
 from servicekit.tokens import Claims, TokenVerifier, authenticate
 
 Answer = dict[str, Any]
+
+MERGE_PATCH = "application/merge-patch+json"  # RFC 7396
+_KEY = re.compile("[!-~]{1,200}")  # an Idempotency-Key: visible ASCII
 
 
 @dataclass
@@ -47,7 +52,7 @@ def blueprint(api: Api) -> Blueprint:
     @routes.patch("/users/me")
     def patch_me() -> Answer:
         caller = api.caller()
-        body = read_json(UserChange)
+        body = read_json(UserChange, MERGE_PATCH)
         with api.database.primary() as session:
             return _own_profile(users.rename(session, caller.subject, caller.email, body.display_name))
 
@@ -60,12 +65,21 @@ def blueprint(api: Api) -> Blueprint:
         return _public_profile(user)
 
     @routes.post("/items")
-    def post_item() -> tuple[Answer, int, dict[str, str]]:
+    def post_item() -> Response:
         caller = api.caller()
         body = read_json(NewItem)
-        with api.database.primary() as session:
-            item = items.create(session, caller.subject, caller.email, body.title, body.body)
-        return _item(item), 201, {"Location": f"/api/v1/items/{item.id}"}
+        key = _idempotency_key()
+        if key is None:
+            with api.database.primary() as session:
+                return _created(_item(items.create(session, caller.subject, caller.email, body.title, body.body)))
+        asked = idempotency.fingerprint(request.method, request.path, body.model_dump_json())
+        with api.database.transaction() as session:
+            answer = idempotency.claim(session, caller.subject, key, asked)
+            if answer is None:
+                answer = _item(items.create(session, caller.subject, caller.email, body.title, body.body))
+                idempotency.record(session, caller.subject, key, answer)
+                idempotency.forget_expired(session)
+        return _created(answer)
 
     @routes.get("/items")
     def list_items() -> Answer:
@@ -75,43 +89,83 @@ def blueprint(api: Api) -> Blueprint:
         except ValidationError as error:
             raise invalid(error) from None
         with api.database.replica() as session:
-            found = items.newest(session, caller.subject, page.limit + 1, page.after)
+            found = items.newest(session, caller.subject, page.limit + 1, page.after, page.q)
         shown = found[: page.limit]  # one more than asked for tells whether there is a next page
         following = items.cursor_after(shown[-1]) if len(found) > page.limit else None
         return {"items": [_item(item) for item in shown], "next": following}
 
     @routes.get("/items/<uuid:item_id>")
-    def get_item(item_id: UUID) -> Answer:
+    def get_item(item_id: UUID) -> Response:
         caller = api.caller()
         item = api.database.find(lambda session: items.find(session, caller.subject, item_id))
         if item is None:
             raise _no_item()
-        return _item(item)
+        if request.if_none_match.contains_weak(items.tag_of(item.updated_at)):
+            return _tagged(Response(status=304), item.updated_at)
+        return _tagged(jsonify(_item(item)), item.updated_at)
 
     @routes.patch("/items/<uuid:item_id>")
-    def patch_item(item_id: UUID) -> Answer:
+    def patch_item(item_id: UUID) -> Response:
         caller = api.caller()
-        body = read_json(ItemChange)
+        body = read_json(ItemChange, MERGE_PATCH)
         with api.database.primary() as session:
-            item = items.change(session, caller.subject, item_id, body.title, body.body)
-        if item is None:
-            raise _no_item()
-        return _item(item)
+            item = items.change(session, caller.subject, item_id, body.title, body.body, _versions_to_match())
+            if item is None:
+                raise _unmatched(items.find(session, caller.subject, item_id))
+        return _tagged(jsonify(_item(item)), item.updated_at)
 
     @routes.delete("/items/<uuid:item_id>")
     def delete_item(item_id: UUID) -> tuple[str, int]:
         caller = api.caller()
         with api.database.primary() as session:
-            if not items.delete(session, caller.subject, item_id):
-                raise _no_item()
+            if not items.delete(session, caller.subject, item_id, _versions_to_match()):
+                raise _unmatched(items.find(session, caller.subject, item_id))
         return "", 204
 
     return routes
 
 
+def _idempotency_key() -> str | None:
+    """The request's Idempotency-Key. Raises `Problem` 422 for one that could not be kept."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        message = "must be 1 to 200 visible ASCII characters"
+        raise invalid_field("Idempotency-Key", message)
+    return key
+
+
+def _versions_to_match() -> list[datetime] | None:
+    """The versions that the request's If-Match names; None if any will do. A weak tag names none (RFC 9110)."""
+    if "If-Match" not in request.headers or request.if_match.star_tag:
+        return None
+    return items.versions_of(request.if_match.as_set())
+
+
+def _unmatched(item: Item | None) -> Problem:
+    """Why nothing was changed: the item is not there, or it is another version than If-Match names."""
+    if item is None:
+        return _no_item()
+    return Problem(412, "The item has been changed since; read it again.", "precondition-failed")
+
+
 def _no_item() -> Problem:
     """For an item that is not there and for another user's alike: who asks learns nothing."""
     return Problem(404, "There is no such item.", "not-found")
+
+
+def _created(item: Answer) -> Response:
+    """201 for an item's representation, new or as it was when its idempotency key was first used."""
+    answer = _tagged(jsonify(item), datetime.fromisoformat(item["updated_at"]))
+    answer.status_code = 201
+    answer.headers["Location"] = f"/api/v1/items/{item['id']}"
+    return answer
+
+
+def _tagged(answer: Response, updated_at: datetime) -> Response:
+    """The answer with the item's entity tag; caches may keep it for its user, and ask whether it still holds."""
+    answer.set_etag(items.tag_of(updated_at))
+    answer.headers["Cache-Control"] = "private, no-cache"
+    return answer
 
 
 def _item(item: Item) -> Answer:

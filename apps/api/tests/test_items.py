@@ -40,6 +40,35 @@ def test_an_item_is_read_from_a_replica(api, me):
     assert operations == ["SELECT replica"]
 
 
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ("milk", ["Milk and eggs", "milk"]),
+        ("MILK AND", ["Milk and eggs"]),
+        ("%", ["100 %"]),
+        ("_", []),
+        ("\\", []),
+        ("body", []),
+    ],
+)
+def test_a_list_can_be_of_titles_that_have_a_part(api, me, part, found):
+    for title in ("milk", "100 %", "Milk and eggs"):
+        post(api, me, title=title)
+    answer = api.client.get("/api/v1/items", query_string={"q": part}, headers=me)
+    assert [item["title"] for item in answer.json["items"]] == found
+
+
+def test_pages_of_a_filtered_list_lead_through_what_was_asked_for(api, me):
+    for number in range(3):
+        post(api, me, title=f"Mine {number}")
+        post(api, me, title=f"Other {number}")
+    first = api.client.get("/api/v1/items", query_string={"q": "mine", "limit": 2}, headers=me).json
+    query = {"q": "mine", "limit": 2, "after": first["next"]}
+    second = api.client.get("/api/v1/items", query_string=query, headers=me).json
+    assert [item["title"] for item in first["items"] + second["items"]] == ["Mine 2", "Mine 1", "Mine 0"]
+    assert second["next"] is None
+
+
 def test_pages_are_newest_first_and_lead_through_all(api, me):
     for number in range(5):
         post(api, me, title=f"Item {number}")
@@ -68,6 +97,9 @@ def test_a_list_holds_only_ones_own(api, as_user):
         {"after": "x"},
         {"after": "\u00e9"},
         {"after": "nul\x00"},
+        {"q": ""},
+        {"q": "x" * 201},
+        {"q": "nul\x00"},
         {"after": "MjAyNi0wMS0wMVQwMDowMDowMCB4"},
     ],
 )
@@ -83,6 +115,36 @@ def test_a_change_keeps_what_it_does_not_name(api, me):
     assert answer.status_code == 200
     assert (answer.json["title"], answer.json["body"]) == ("Another", "A body")
     assert answer.json["updated_at"] > created.json["updated_at"]
+
+
+def test_a_merge_patch_may_be_called_by_its_name(api, me):
+    location = post(api, me).headers["Location"]
+    answer = api.client.patch(
+        location, data='{"body": "Another"}', content_type="application/merge-patch+json", headers=me
+    )
+    assert answer.status_code == 200
+    assert (answer.json["title"], answer.json["body"]) == ("A title", "Another")
+
+
+def test_a_patch_of_another_kind_is_415_and_hears_which_will_do(api, me):
+    location = post(api, me).headers["Location"]
+    answer = api.client.patch(location, data="[]", content_type="application/json-patch+json", headers=me)
+    assert answer.status_code == 415
+    assert answer.headers["Accept"] == "application/json, application/merge-patch+json"
+
+
+def test_a_new_item_is_no_merge_patch(api, me):
+    answer = api.client.post("/api/v1/items", data="{}", content_type="application/merge-patch+json", headers=me)
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("patch", [{"title": None}, {"body": None}, {"title": ""}, {"id": "x"}, [], "text"])
+def test_a_patch_that_would_leave_no_item_is_422_and_changes_nothing(api, me, patch):
+    created = post(api, me)
+    answer = api.client.patch(created.headers["Location"], json=patch, headers=me)
+    assert answer.status_code == 422
+    assert answer.content_type == "application/problem+json"
+    assert api.client.get(created.headers["Location"], headers=me).json == created.json
 
 
 def test_a_deleted_item_is_gone(api, me):

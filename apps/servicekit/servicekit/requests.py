@@ -30,10 +30,11 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
 
-def read_json(model: type[Model]) -> Model:
-    """The request's body as `model`; raises `Problem` 400, 413, 415 or 422."""
-    if request.mimetype != "application/json":
-        raise Problem(415, "Send the body as application/json.")
+def read_json(model: type[Model], *others: str) -> Model:
+    """The request's body as `model`, sent as JSON or one of the other types; raises `Problem` 400, 413, 415 or 422."""
+    accepted = ("application/json", *others)
+    if request.mimetype not in accepted:
+        raise Problem(415, f"Send the body as {' or '.join(accepted)}.", headers={"Accept": ", ".join(accepted)})
     body = request.get_data()
     if len(body) > MAX_BODY:
         raise RequestEntityTooLarge
@@ -55,4 +56,13 @@ def invalid(error: ValidationError) -> Problem:
         }
         for detail in details
     ]
+    return _invalid(errors)
+
+
+def invalid_field(field: str, message: str) -> Problem:
+    """What is wrong with one field, found otherwise than by a model."""
+    return _invalid([{"field": field, "message": message}])
+
+
+def _invalid(errors: list[dict[str, str]]) -> Problem:
     return Problem(422, "The request's fields are not valid; see errors.", "validation-failed", errors=errors)
