@@ -11,7 +11,7 @@ import pytest
 from belvedere_platform import ROOT, Edge, Platform, wait_until
 
 # The groups whose hosts must have a target of each job; services' jobs have their own names.
-EVERYWHERE = ["edge", "auth", "api", "pooler", "postgres", "etcd", "observability"]
+EVERYWHERE = ["edge", "auth", "api", "pooler", "postgres", "etcd", "backup", "observability"]
 JOBS = {
     "node": EVERYWHERE,
     "certificate": EVERYWHERE,
@@ -21,6 +21,7 @@ JOBS = {
     "haproxy": ["pooler"],
     "postgres": ["postgres"],
     "patroni": ["postgres"],
+    "pgbackrest": ["backup"],
     "etcd": ["etcd"],
     "prometheus": ["observability"],
     "alertmanager": ["observability"],
