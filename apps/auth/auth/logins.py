@@ -14,7 +14,7 @@ from auth.accounts import Account
 from auth.client import Client
 from auth.passwords import PasswordHasher
 from auth.sessions import Granted, Owner, SessionEnded
-from auth.throttle import Lock, Throttle
+from auth.throttle import SCOPES, Lock, Throttle
 from servicekit.database import Database, Session
 from servicekit.logging import event
 from servicekit.tokens import remember_user
@@ -51,10 +51,15 @@ class Logins:
         self._changes = Counter(
             "auth_password_changes", "Changes of a password by their outcome", ("outcome",), registry=registry
         )
-
         self._locks = Counter(
             "auth_lockouts", "Locks begun after too many failures, by what was locked", ("scope",), registry=registry
         )
+        for outcome in ("succeeded", "failed", "locked"):  # from 0 on, so that a rate sees the first one
+            self._logins.labels(outcome)
+        for outcome in ("succeeded", "failed"):
+            self._changes.labels(outcome)
+        for scope in SCOPES:
+            self._locks.labels(scope)
 
     def register(self, email: str, password: str, client: Client) -> UUID:
         """The new account's id. Raises `EmailTaken`, `HashingBusy`."""

@@ -40,6 +40,8 @@ class Auth:
         self.refreshes = Counter(
             "auth_token_refreshes", "Refresh tokens by what became of them", ("outcome",), registry=self.registry
         )
+        for outcome in ("succeeded", "refused", "reused"):
+            self.refreshes.labels(outcome)
 
     def owner(self) -> Owner:
         """Whose access token the current request carries. Raises `Problem` 401, `SessionEnded`."""

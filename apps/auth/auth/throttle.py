@@ -21,6 +21,8 @@ from auth.client import Client
 
 MAX_KEYS = 20_000  # of some 300 bytes each; beyond, those that failed longest ago are forgotten
 
+SCOPES = ("account", "address", "account_at_address")  # what can be locked
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -102,7 +104,7 @@ class InstanceFailures:
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock that began just now; `scope` is what was locked: account, address, or account_at_address."""
+    """A lock that began just now; `scope` is one of SCOPES."""
 
     scope: str
     seconds: float
