@@ -159,10 +159,12 @@ def test_the_primary_is_cut_off_but_alive(platform: Platform, primary: str, watc
 
 def test_both_replicas_are_lost(platform: Platform, replicas: list[str], watch: Watch) -> None:
     """postgresql_synchronous_mode_strict is off: a primary without replicas goes on alone."""
-    with watch("both replicas' PostgreSQL stopped: the primary goes on alone") as ledger:
+    with watch("both replicas' PostgreSQL killed (-9): the primary goes on alone") as ledger:
         try:
             for host in replicas:
-                platform.ssh(host, "sudo systemctl stop patroni", timeout=120)
+                platform.ssh(
+                    host, "sudo systemctl kill --signal=KILL patroni; sudo systemctl stop patroni", timeout=120
+                )
             ledger.writes_go_on()
         finally:
             for host in replicas:
@@ -205,20 +207,27 @@ def test_a_pooler_s_host_is_lost(platform: Platform, primary: str, watch: Watch)
 
 
 def test_a_lagging_replica_gets_no_reads(platform: Platform, primary: str, replicas: list[str], watch: Watch) -> None:
-    lagging = replicas[0]
     readers = "select count(*) from pg_stat_activity where usename = 'api'"
+
+    def is_in_app_ro(host: str) -> bool:
+        """Whether every pooler's HAProxy counts the replica as one that may be read."""
+        query = f'min(haproxy_server_status{{proxy="replicas",server="{host}",state="UP"}})'
+        return [float(each["value"][1]) for each in platform.prometheus(query)] == [1]
+
     with watch("a replica lags: it leaves app_ro") as ledger:
-        wait_until(f"{lagging} is read", lambda: int(platform.sql(lagging, readers)) > 0, seconds=30)
+        lagging = max(replicas, key=lambda host: int(platform.sql(host, readers)))
+        assert int(platform.sql(lagging, readers)) > 0
         platform.sql(lagging, "select pg_wal_replay_pause()")
         try:
-            platform.sql(
-                primary,
-                "select count(pg_logical_emit_message(false, 'lag', repeat('x', 1000000))) from generate_series(1, 40)",
+            emitted = (
+                "select count(pg_logical_emit_message(false, 'lag', repeat('x', 1000000))) from generate_series(1, 40)"
             )
+            platform.sql(primary, emitted)
             wait_until(f"nobody reads from {lagging}", lambda: int(platform.sql(lagging, readers)) == 0, seconds=30)
+            wait_until(f"{lagging} has left app_ro", lambda: not is_in_app_ro(lagging), seconds=45)
         finally:
             platform.sql(lagging, "select pg_wal_replay_resume()")
-        wait_until(f"{lagging} is read again", lambda: int(platform.sql(lagging, readers)) > 0, seconds=90)
+        wait_until(f"{lagging} is in app_ro again", lambda: is_in_app_ro(lagging), seconds=90)
     report(ledger, writes_within=5)
     assert ledger.without_reads <= 5
 
@@ -242,8 +251,10 @@ def test_a_replica_s_disk_is_full(
     with small_disk(platform, full, tmp_path / "disk"):
         wait_until(f"{full} streams from its small disk", streams, seconds=60)
         with watch("a replica's disk is full") as ledger:
-            free = f"$(df --output=avail --block-size=1 {DATA} | tail -1)"
-            platform.ssh(full, f"sudo sh -c 'fallocate --length {free} {filler}'")
+            # Most of it at once; what the file system needs for itself leaves some blocks, which are filled one by one.
+            most = f"$(( $(df --output=avail --block-size=1M {DATA} | tail -1) - 8 ))M"
+            rest = f"! dd if=/dev/zero of={filler} bs=4k oflag=append conv=notrunc status=none 2>/dev/null"
+            platform.ssh(full, f"sudo sh -c 'fallocate --length {most} {filler} && {rest}'")
             wait_until(f"{full} stops for want of disk", stops_streaming, seconds=90)
             ledger.writes_go_on()
             platform.ssh(full, f"sudo rm {filler}")

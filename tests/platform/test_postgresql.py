@@ -1,7 +1,7 @@
 """The database tier: one primary, streaming replicas, the seed document's settings."""
 
 import pytest
-from belvedere_platform import Platform, wait_until
+from belvedere_platform import Edge, Platform, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +60,22 @@ def test_every_connection_of_a_service_is_encrypted(platform: Platform, primary:
         "where not ssl and client_addr is not null and client_addr <> '127.0.0.1'"
     )
     assert platform.sql(primary, plain) == "0"
+
+
+@pytest.mark.disruptive
+def test_a_user_sees_their_own_write_while_replicas_lag(platform: Platform, primary: str) -> None:
+    user = platform.edge.as_new_user()
+    stranger = Edge(user.url, user.ca, user.token)  # the same user without the cookie that tells how far the write is
+    assert user.get("/api/v1/items").json()["items"] == []
+    replicas = sorted(set(platform.groups["postgres"]) - {primary})
+    try:
+        for host in replicas:
+            platform.sql(host, "select pg_wal_replay_pause()")
+        created = user.post("/api/v1/items", json={"title": "seen", "body": "at once"})
+        assert created.status_code == 201, created.text
+        assert stranger.get("/api/v1/items").json()["items"] == [], "replicas do lag, so the next line means something"
+        assert [item["title"] for item in user.get("/api/v1/items").json()["items"]] == ["seen"]
+    finally:
+        for host in replicas:
+            platform.sql(host, "select pg_wal_replay_resume()")
+    wait_until("replicas have it, too", lambda: stranger.get("/api/v1/items").json()["items"])
