@@ -24,7 +24,7 @@ def test_wal_is_archived_within_seconds(platform: Platform) -> None:
 
 
 def test_every_database_host_can_read_the_repository(platform: Platform) -> None:
-    command = "sudo -u postgres pgbackrest --config=/etc/pgbackrest/database.conf info"
+    command = "sudo -u postgres pgbackrest --config=/etc/pgbackrest/database.conf --stanza=belvedere info"
     for host in platform.groups["postgres"]:
         assert "status: ok" in platform.ssh(host, command)
 
