@@ -1,4 +1,4 @@
-"""What the platform's tests share. They ask a running platform, from outside; `make up` makes one."""
+"""What tests of a running platform share. The conftest.py of each folder of them takes it from here."""
 
 import json
 from pathlib import Path
