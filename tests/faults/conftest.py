@@ -7,15 +7,7 @@ from contextlib import contextmanager
 import pytest
 from belvedere_platform import ROOT, Edge, Platform, wait_until
 from faults.ledger import Ledger, Watch, clients
-from platform_fixtures import (
-    anonymous,
-    platform,
-    pytest_addoption,
-    pytest_collection_modifyitems,
-    pytest_configure,
-    pytest_runtest_setup,
-    user,
-)
+from platform_fixtures import *
 
 LEDGERS: list[Ledger] = []
 

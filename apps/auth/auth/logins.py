@@ -6,7 +6,6 @@ All of it happens inside the hasher's admission, so that waiting for the databas
 import logging
 from uuid import UUID
 
-from flask import g
 from prometheus_client import CollectorRegistry, Counter
 
 from auth import accounts, audit, sessions
@@ -15,6 +14,7 @@ from auth.client import Client
 from auth.passwords import PasswordHasher
 from auth.sessions import Granted, Owner, SessionEnded
 from auth.throttle import SCOPES, Lock, Throttle
+from servicekit import position
 from servicekit.database import Database, Session
 from servicekit.logging import event
 from servicekit.tokens import remember_user
@@ -151,7 +151,7 @@ class Logins:
 
     def _carry_no_position(self) -> None:
         """Keep from the client how far the log has come: by how much, it could tell an account from none."""
-        g.pop("write_position", None)  # see servicekit.position; nothing that this client reads depends on it
+        position.forget()  # nothing that this client reads depends on it
 
     def _record_locks(self, session: Session, locks: list[Lock], client: Client, account_id: UUID | None) -> None:
         for lock in locks:

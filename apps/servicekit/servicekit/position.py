@@ -33,6 +33,11 @@ def remember(position: str) -> None:
     g.write_position = position
 
 
+def forget() -> None:
+    """Send no position with this request's answer: where the answer must not tell that something was written."""
+    g.pop("write_position", None)
+
+
 def needed() -> str | None:
     """How far a server must have come to answer this request's reads; None if any will do."""
     if not is_carried():
