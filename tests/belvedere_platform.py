@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -220,6 +221,16 @@ class Platform:
         """What PostgreSQL on a host answers its superuser: rows as lines, fields between bars."""
         command = "cd / && sudo -u postgres psql -XAt -v ON_ERROR_STOP=1 -d app"
         return self.ssh(host, command, statement, timeout).strip()
+
+    @contextmanager
+    def replay_stopped(self, host: str) -> Iterator[None]:
+        """A replica that receives WAL and answers, but replays nothing. Patroni would undo pg_wal_replay_pause()."""
+        signal = "sudo pkill --full --signal {} '^postgres: .*startup recovering'"
+        self.ssh(host, signal.format("STOP"))
+        try:
+            yield
+        finally:
+            self.ssh(host, signal.format("CONT"))
 
     def ansible(self, program: str, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run one of Ansible's programs on this platform's inventory."""

@@ -217,16 +217,13 @@ def test_a_lagging_replica_gets_no_reads(platform: Platform, primary: str, repli
     with watch("a replica lags: it leaves app_ro") as ledger:
         lagging = max(replicas, key=lambda host: int(platform.sql(host, readers)))
         assert int(platform.sql(lagging, readers)) > 0
-        platform.sql(lagging, "select pg_wal_replay_pause()")
-        try:
+        with platform.replay_stopped(lagging):
             emitted = (
                 "select count(pg_logical_emit_message(false, 'lag', repeat('x', 1000000))) from generate_series(1, 40)"
             )
             platform.sql(primary, emitted)
             wait_until(f"nobody reads from {lagging}", lambda: int(platform.sql(lagging, readers)) == 0, seconds=30)
             wait_until(f"{lagging} has left app_ro", lambda: not is_in_app_ro(lagging), seconds=45)
-        finally:
-            platform.sql(lagging, "select pg_wal_replay_resume()")
         wait_until(f"{lagging} is in app_ro again", lambda: is_in_app_ro(lagging), seconds=90)
     report(ledger, writes_within=5)
     assert ledger.without_reads <= 5

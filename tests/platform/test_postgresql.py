@@ -1,5 +1,7 @@
 """The database tier: one primary, streaming replicas, the seed document's settings."""
 
+from contextlib import ExitStack
+
 import pytest
 from belvedere_platform import Edge, Platform, wait_until
 
@@ -68,14 +70,11 @@ def test_a_user_sees_their_own_write_while_replicas_lag(platform: Platform, prim
     stranger = Edge(user.url, user.ca, user.token)  # the same user without the cookie that tells how far the write is
     assert user.get("/api/v1/items").json()["items"] == []
     replicas = sorted(set(platform.groups["postgres"]) - {primary})
-    try:
+    with ExitStack() as stack:
         for host in replicas:
-            platform.sql(host, "select pg_wal_replay_pause()")
+            stack.enter_context(platform.replay_stopped(host))
         created = user.post("/api/v1/items", json={"title": "seen", "body": "at once"})
         assert created.status_code == 201, created.text
         assert stranger.get("/api/v1/items").json()["items"] == [], "replicas do lag, so the next line means something"
         assert [item["title"] for item in user.get("/api/v1/items").json()["items"]] == ["seen"]
-    finally:
-        for host in replicas:
-            platform.sql(host, "select pg_wal_replay_resume()")
     wait_until("replicas have it, too", lambda: stranger.get("/api/v1/items").json()["items"])
