@@ -51,6 +51,18 @@ def group_addresses(groups: list[dict[str, Any]], addresses: dict[str, str]) -> 
     return {group["key"]: [addresses[host] for host in group["value"]] for group in groups}
 
 
+def edge_services(services: list[dict[str, Any]], groups: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Return what edges need to know of each service: name, routes, and how many requests all its hosts take at once."""
+    return [
+        {
+            "name": service["name"],
+            "routes": service["routes"],
+            "in_flight": service["in_flight"] * len(groups[service["group"]]),
+        }
+        for service in services
+    ]
+
+
 def service_connections(services: list[dict[str, Any]], groups: dict[str, list[str]], hosts: Any) -> dict[str, int]:
     """Return how many database connections each service may open: both pools, of all instances on all its hosts.
 
@@ -126,6 +138,7 @@ class FilterModule:
         return {
             "chosen_credentials": chosen_credentials,
             "complete_secrets": complete_secrets,
+            "edge_services": edge_services,
             "file_text": file_text,
             "group_addresses": group_addresses,
             "scram_verifier": scram_verifier,

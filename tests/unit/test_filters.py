@@ -98,3 +98,9 @@ def test_a_service_s_connections_are_those_of_all_its_instances_on_all_hosts() -
     ]
     hosts = {"app1": {"ansible_facts": {"processor_vcpus": 4}}, "app2": {}}  # nobody asked app2
     assert belvedere.service_connections(services, {"apps": ["app1", "app2"]}, hosts) == {"by_cores": 100, "fixed": 120}
+
+
+def test_an_edge_lets_in_what_all_hosts_of_a_service_take_together() -> None:
+    service = {"name": "api", "group": "apps", "routes": ["/api/"], "in_flight": 64, "base_port": 8200}
+    expected = {"name": "api", "routes": ["/api/"], "in_flight": 192}
+    assert belvedere.edge_services([service], {"apps": ["a", "b", "c"]}) == [expected]

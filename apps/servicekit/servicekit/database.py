@@ -58,8 +58,11 @@ class PoolExhausted(DatabaseUnavailable):
     """All of this instance's connections stayed busy for POOL_WAIT seconds."""
 
 
-def connection_parameters(settings: DatabaseSettings, dbname: str, application_name: str) -> dict[str, Any]:
-    """libpq's parameters: all poolers, in random order, so that one may be lost."""
+def connect(settings: DatabaseSettings, dbname: str, application_name: str) -> psycopg2.extensions.connection:
+    """Connect to any pooler, in random order, so that one may be lost.
+
+    While the password is being changed there are two, one a line, the newer first; whichever is taken will do.
+    """
     hosts, ports = zip(*(entry.rsplit(":", 1) for entry in settings.database_hosts.split(",")), strict=True)
     parameters: dict[str, Any] = {
         "host": ",".join(hosts),
@@ -67,14 +70,25 @@ def connection_parameters(settings: DatabaseSettings, dbname: str, application_n
         "load_balance_hosts": "random",
         "dbname": dbname,
         "user": settings.database_user,
-        "password": settings.database_password.get_secret_value(),
         "sslmode": settings.database_sslmode,
         "application_name": application_name,
         "connect_timeout": CONNECT_TIMEOUT,
     }
     if settings.tls_ca:
         parameters["sslrootcert"] = str(settings.tls_ca)
-    return parameters
+    passwords = settings.database_password.get_secret_value().splitlines()
+    for password in passwords[:-1]:
+        try:
+            return _connect(parameters, password)
+        except psycopg2.OperationalError as error:
+            if "authentication failed" not in str(error):
+                raise
+    return _connect(parameters, passwords[-1])
+
+
+def _connect(parameters: Parameters, password: str) -> psycopg2.extensions.connection:
+    connection: psycopg2.extensions.connection = psycopg2.connect(**parameters, password=password)
+    return connection
 
 
 @dataclass
@@ -318,8 +332,7 @@ class Database:
         application_name = f"{service}@{settings.instance}"
 
         def pool(target: str, dbname: str, size: int) -> Pool:
-            parameters = connection_parameters(settings, dbname, application_name)
-            made = Pool(lambda: psycopg2.connect(**parameters), size, settings.pool_wait)
+            made = Pool(lambda: connect(settings, dbname, application_name), size, settings.pool_wait)
             metrics.watch_pool(target, "in_use", lambda: made.in_use)
             metrics.watch_pool(target, "idle", lambda: made.idle)
             metrics.watch_pool(target, "waiting", lambda: made.waiting)

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from servicekit.database import connection_parameters
+from servicekit.database import connect
 from servicekit.settings import DatabaseSettings, load_or_exit
 
 BASE = "base"  # before the first migration
@@ -64,8 +64,11 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only say how many migrations are pending")
     arguments = parser.parse_args()
     settings = load_or_exit(DatabaseSettings, "migrate")
-    parameters = connection_parameters(settings, settings.database_name, f"{arguments.service}-migrate")
-    engine = create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(**parameters), poolclass=NullPool)
+    engine = create_engine(
+        "postgresql+psycopg2://",
+        creator=lambda: connect(settings, settings.database_name, f"{arguments.service}-migrate"),
+        poolclass=NullPool,
+    )
     try:
         with engine.begin() as connection:
             if arguments.check:

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from pathlib import Path
 
 import psycopg2
 import pytest
 from conftest import cloned_database
 
-from servicekit.database import DatabaseUnavailable, Pool, PoolExhausted
+from servicekit.database import DatabaseUnavailable, Pool, PoolExhausted, connect
+from servicekit.settings import DatabaseSettings
 
 BACKEND = "SELECT pg_backend_pid()"
 
@@ -37,6 +39,40 @@ def make_pool(postgresql):
 def kill(postgresql, pid):
     """End a backend, as a failover does, and wait until its connection is closed."""
     postgresql.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+@pytest.fixture
+def passwords_asked(postgresql):
+    """Let the server ask this role for a password, which it does of nobody else."""
+    (name,) = postgresql.execute("SHOW hba_file").fetchone()
+    hba = Path(name)
+    before = hba.read_text()
+    postgresql.execute("CREATE ROLE somebody LOGIN PASSWORD 'present'")
+    postgresql.commit()
+    hba.write_text(f"host all somebody all scram-sha-256\n{before}")
+    postgresql.execute("SELECT pg_reload_conf()")
+    yield
+    hba.write_text(before)
+    postgresql.execute("SELECT pg_reload_conf()")
+    postgresql.execute("DROP ROLE somebody")
+    postgresql.commit()
+
+
+@pytest.mark.parametrize("passwords", ["present", "next\npresent", "present\nformer"])
+def test_either_password_will_do_while_it_is_being_changed(postgresql, passwords_asked, passwords):
+    connect(as_somebody(postgresql, passwords), postgresql.info.dbname, "test").close()
+
+
+def test_a_password_that_is_neither_is_refused(postgresql, passwords_asked):
+    with pytest.raises(psycopg2.OperationalError, match="authentication failed"):
+        connect(as_somebody(postgresql, "next\nformer"), postgresql.info.dbname, "test")
+
+
+def as_somebody(postgresql, passwords):
+    hosts = f"{postgresql.info.host}:{postgresql.info.port}"
+    return DatabaseSettings(
+        database_hosts=hosts, database_user="somebody", database_sslmode="disable", database_password=passwords
+    )
 
 
 def test_a_released_connection_is_used_again(make_pool):
