@@ -119,8 +119,8 @@ def test_no_alert_fires_on_a_healthy_platform(platform: Platform) -> None:
     def ask() -> bool:
         alerts = platform.ask("prometheus", "/api/v1/alerts").json()["data"]["alerts"]
         firing = [each["labels"] for each in alerts if each["state"] == "firing"]
-        # A dead man's switch always fires.
-        assert [each for each in firing if each["alertname"] != "Watchdog"] == []
+        # A dead man's switch always fires, and an SLO's speaks of hours in which a test may have broken things.
+        assert [each for each in firing if each["alertname"] != "Watchdog" and "slo" not in each] == []
         return True
 
     wait_until("no alert fires", ask, seconds=60, every=2)
