@@ -138,9 +138,7 @@ class _Dumper(yaml.SafeDumper):
 
 def rendered(root: Path) -> str:
     """Return the rules file."""
-    groups = [
-        {"name": "slo_requests", "rules": [rule for slo in read_slos(root) for rule in recording_rules(slo)]},
-        {"name": "slo_burn_rates", "interval": "1m", "rules": list(shared_rules())},
-        {"name": "slo_alerts", "interval": "1m", "rules": list(alerting_rules())},
-    ]
+    counts = [rule for slo in read_slos(root) for rule in recording_rules(slo)]
+    # One group: its rules are evaluated in this order, while groups know nothing of each other.
+    groups = [{"name": "slos", "interval": "1m", "rules": [*counts, *shared_rules(), *alerting_rules()]}]
     return HEADER + yaml.dump({"groups": groups}, Dumper=_Dumper, sort_keys=False, width=90)

@@ -472,7 +472,7 @@ def log_search() -> Dashboard:
     rows = {
         "Logs": [
             logs("Errors", "Lines of priority error or worse, all hosts.", "PRIORITY:in(0,1,2,3)"),
-            logs("Failed logins", "The audit lines of logins that did not succeed.", "login failed"),
+            logs("Failed logins", "The audit lines of logins that did not succeed.", "login_failed"),
             logs("All", "Every line.", "*"),
         ]
     }
