@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard as DashboardBuilder
 from grafana_foundation_sdk.builders.dashboard import Row
-from grafana_foundation_sdk.models.dashboard import Dashboard, DashboardCursorSync
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from dashboards.boards import start
 from dashboards.declarations import Service
-from dashboards.panels import Query, graph, status
+from dashboards.panels import RATE, Query, graph, status
 
-RATE = "[$__rate_interval]"
 QUANTILES = (0.5, 0.95, 0.99)
 LATENCY_TARGETS = {"auth": 0.5, "api": 0.1}  # seconds at p95: a login pays for bcrypt, the API does not
 LATENCY_TARGET = 0.5  # of a service that has none of its own
@@ -21,18 +21,8 @@ LATENCY_TARGET = 0.5  # of a service that has none of its own
 
 def build(services: list[Service]) -> Dashboard:
     """Return the dashboard for these services."""
-    builder = (
-        DashboardBuilder("Overview")
-        .uid("overview")
-        .description("Does the platform serve its users, and where to look if it does not.")
-        .tags(["belvedere"])
-        .time("now-1h", "now")
-        .refresh("30s")
-        .timezone("browser")
-        .tooltip(DashboardCursorSync.CROSSHAIR)
-        .readonly()
-    )
-    for add in (_status, _traffic, _latency, _edge, _database, _hosts):
+    builder = start("Overview", "overview", "Does the platform serve its users, and where to look if it does not.")
+    for add in (_status, _objectives, _traffic, _latency, _edge, _database, _hosts):
         add(builder, services)
     return builder.build()
 
@@ -91,6 +81,34 @@ def _status(board: DashboardBuilder, services: list[Service]) -> None:
             low_is_bad=True,
         )
     )
+
+
+def _objectives(board: DashboardBuilder, services: list[Service]) -> None:
+    board.with_row(Row("Objectives and saturation"))
+    for title, description, query, legend, unit in (
+        (
+            "Error budget remaining",
+            "What is left of each error budget of the last 14 days. Below 0 the objective is missed.",
+            "slo:error_budget_remaining:ratio",
+            "{{service}} {{slo}}",
+            "percentunit",
+        ),
+        (
+            "Burn rate, 1 h",
+            "How many times as fast as it lasts a budget is used up. 14.4 over an hour wakes somebody.",
+            "slo:burn_rate:1h",
+            "{{service}} {{slo}}",
+            "none",
+        ),
+        (
+            "CPU pressure, by tier",
+            "Share of time in which something waited for a core, on the worst host of a tier.",
+            f"max by (tier) (rate(node_pressure_cpu_waiting_seconds_total{RATE}))",
+            "{{tier}}",
+            "percentunit",
+        ),
+    ):
+        board.with_panel(graph(title, description, [(query, legend)], unit, least=None))
 
 
 def _traffic(board: DashboardBuilder, services: list[Service]) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import common, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import logs as logs_panel
 from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.runtime import UnknownDataquery
+from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
     BigValueGraphMode,
@@ -17,7 +21,10 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, ThresholdsMode
 
+RATE = "[$__rate_interval]"
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
+
+VICTORIALOGS = DataSourceRef(type_val="victoriametrics-logs-datasource", uid="victorialogs")
 
 Query = tuple[str, str]  # PromQL, and the legend of its series
 
@@ -57,6 +64,7 @@ def graph(
     most: float | None = None,
     stacked: bool = False,
     exemplars: bool = False,
+    least: float | None = 0,
 ) -> timeseries.Panel:
     """Return lines over time from 0, up to `most` where the scale has an end; with exemplars, points lead to traces."""
     panel = (
@@ -65,7 +73,6 @@ def graph(
         .description(description)
         .datasource(PROMETHEUS)
         .unit(unit)
-        .min(0)
         .line_width(1)
         .fill_opacity(30 if stacked else 8)
         .gradient_mode(GraphGradientMode.NONE)
@@ -82,4 +89,31 @@ def graph(
         .span(span)
         .height(8)
     )
+    if least is not None:
+        panel.min(least)
     return panel if most is None else panel.max(most)
+
+
+class _LogsQuery(Builder[Dataquery]):
+    """A query of VictoriaLogs, whose data source the SDK does not know."""
+
+    def __init__(self, expression: str) -> None:
+        self._expression = expression
+
+    def build(self) -> Dataquery:
+        return UnknownDataquery({"refId": "A", "expr": self._expression, "queryType": "instant"})
+
+
+def logs(title: str, description: str, query: str) -> logs_panel.Panel:
+    """Return the newest lines that LogsQL finds."""
+    return (
+        logs_panel.Panel()
+        .title(title)
+        .description(description)
+        .datasource(VICTORIALOGS)
+        .unit("none")
+        .show_time(True)
+        .with_target(_LogsQuery(query))
+        .span(24)
+        .height(10)
+    )
