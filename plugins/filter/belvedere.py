@@ -24,12 +24,12 @@ def service_declarations(folder: str) -> list[dict[str, Any]]:
     return declarations
 
 
+def password() -> str:
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
+
+
 def complete_secrets(present: dict[str, Any], passwords: list[str], services: list[str]) -> dict[str, Any]:
     """Return the secrets, the missing ones made: passwords of 32 letters and digits, and an RSA key for tokens."""
-
-    def password() -> str:
-        return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
-
     complete = {name: present.get(name) or password() for name in passwords}
     databases = present.get("database", {})
     complete["database"] = {service: databases.get(service) or password() for service in services}
@@ -39,6 +39,28 @@ def complete_secrets(present: dict[str, Any], passwords: list[str], services: li
         .decode()
     )
     return present | complete
+
+
+DATABASE_PASSWORDS = ("postgresql_replication", "postgresql_rewind", "postgresql_monitor", "pgbouncer_stats")
+
+
+def change_secrets(present: dict[str, Any], change: str) -> dict[str, Any]:
+    """Return the secrets after a step of changing the database's passwords.
+
+    * `next_database_passwords`: `database_next` has a password for each service, made now unless it is there.
+    * `rotated_database_passwords`: those are the passwords now, and the ones that no request needs are new.
+    """
+    if change == "next_database_passwords":
+        made = present.get("database_next", {})
+        return present | {
+            "database_next": {service: made.get(service) or password() for service in present["database"]}
+        }
+    if change == "rotated_database_passwords":
+        kept = {name: value for name, value in present.items() if name != "database_next"}
+        return kept | {"database": present["database_next"]} | {name: password() for name in DATABASE_PASSWORDS}
+    if change:
+        raise AnsibleFilterError(f"there is no change of secrets called {change}")
+    return present
 
 
 def file_text(path: str) -> str:
@@ -52,7 +74,7 @@ def group_addresses(groups: list[dict[str, Any]], addresses: dict[str, str]) -> 
 
 
 def edge_services(services: list[dict[str, Any]], groups: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """Return what edges need to know of each service: name, routes, and how many requests all its hosts take at once."""
+    """Return what edges need to know of each service: name, routes, and what all its hosts take at once."""
     return [
         {
             "name": service["name"],
@@ -137,6 +159,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "chosen_credentials": chosen_credentials,
+            "change_secrets": change_secrets,
             "complete_secrets": complete_secrets,
             "edge_services": edge_services,
             "file_text": file_text,

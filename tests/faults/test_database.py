@@ -265,3 +265,14 @@ def test_a_planned_switchover_fails_no_request(platform: Platform, primary: str,
     assert platform.primary() != primary
     assert (list(ledger.unknown.values()), ledger.failed_reads) == ([], [])
     report(ledger, writes_within=5)
+
+
+def test_every_password_changes_and_no_request_fails(platform: Platform, primary: str, watch: Watch) -> None:
+    ask = "select rolname, rolpassword from pg_authid where rolpassword is not null order by 1"
+    before = platform.sql(primary, ask).splitlines()
+    assert {line.split("|")[0] for line in before} >= {"api", "auth", "monitor", "replicator", "rewind"}
+    with watch("every password of the database changed") as ledger:
+        platform.ansible("ansible-playbook", "playbooks/rotate_passwords.yml", timeout=900)
+    assert set(before) & set(platform.sql(primary, ask).splitlines()) == set()
+    assert (list(ledger.unknown.values()), ledger.failed_reads) == ([], [])
+    report(ledger, writes_within=5)

@@ -104,3 +104,20 @@ def test_an_edge_lets_in_what_all_hosts_of_a_service_take_together() -> None:
     service = {"name": "api", "group": "apps", "routes": ["/api/"], "in_flight": 64, "base_port": 8200}
     expected = {"name": "api", "routes": ["/api/"], "in_flight": 192}
     assert belvedere.edge_services([service], {"apps": ["a", "b", "c"]}) == [expected]
+
+
+def test_passwords_are_changed_in_two_steps_and_an_interrupted_first_step_keeps_what_it_made() -> None:
+    present = belvedere.complete_secrets({}, [*belvedere.DATABASE_PASSWORDS, "ops_password"], ["api", "auth"])
+    both = belvedere.change_secrets(present, "next_database_passwords")
+    assert both["database"] == present["database"]
+    assert set(both["database_next"]) == {"api", "auth"}
+    assert belvedere.change_secrets(both, "next_database_passwords") == both
+    after = belvedere.change_secrets(both, "rotated_database_passwords")
+    assert after["database"] == both["database_next"]
+    assert "database_next" not in after
+    assert {name for name in present if after[name] != present[name]} == {*belvedere.DATABASE_PASSWORDS, "database"}
+
+
+def test_an_unknown_change_of_secrets_is_refused() -> None:
+    with pytest.raises(AnsibleFilterError, match="no change of secrets called typo"):
+        belvedere.change_secrets({}, "typo")
