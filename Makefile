@@ -26,7 +26,8 @@ info: .venv/installed ## Say where everything is, what was left out, and what it
 	@$(PLAYBOOK) playbooks/info.yml
 
 test: .venv/installed ## Everything that CI runs
-	@$(STAGES) 'lint: $(MAKE) lint' 'unit: $(MAKE) unit' 'roles: $(MAKE) roles' 'up: $(MAKE) up' 'platform: $(MAKE) platform'
+	@$(STAGES) 'lint: $(MAKE) lint' 'unit: $(MAKE) unit' 'roles: $(MAKE) roles' 'up: $(MAKE) up' 'platform: $(MAKE) platform' \
+	  'faults: pytest tests/faults -m quick'
 
 lint: .venv/installed ## Style, types, and configuration, without any host
 	@$(STAGES) 'ruff: ruff check . && ruff format --check .' 'mypy: mypy' 'yamllint: yamllint --strict .' \

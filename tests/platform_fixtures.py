@@ -16,6 +16,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(component): skipped, with the reason, where platform.json says that the component was left out",
         "disruptive: breaks something for a while; runs after the tests that only look",
         "rerun: runs after all others",
+        "quick: a fault that `make test` makes, too",
     ):
         config.addinivalue_line("markers", marker)
 
