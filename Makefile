@@ -34,7 +34,7 @@ lint: .venv/installed ## Style, types, and configuration, without any host
 	  'ansible-lint: ansible-lint --offline --strict' \
 	  "shellcheck: git grep -lE '^#!/(usr/)?bin/(env )?(ba)?sh' -- ':!*.j2' | xargs shellcheck" \
 	  'generated files: python tools/role_readmes.py --check && python -m dashboards --check && $(PLAYBOOK) playbooks/flow_table.yml --check' \
-	  'alert rules: tools/check-rules'
+	  'alert rules: tools/check-rules' 'migrations: python tools/check_migrations.py'
 
 unit: .venv/installed ## The apps against a real PostgreSQL, argument specs, filters
 	@tools/apt postgresql

@@ -151,12 +151,12 @@ def cursor_after(item: Item) -> str:
 def _position(cursor: str) -> tuple[datetime, UUID]:
     try:
         created_at, item_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-        position = datetime.fromisoformat(created_at), UUID(item_id)
-    except (ValueError, binascii.Error):
+        moment, item = datetime.fromisoformat(created_at), UUID(item_id)
+        if moment.tzinfo is None:
+            raise BadCursor
+        return moment.astimezone(UTC), item  # PostgreSQL takes fewer offsets than Python
+    except (ValueError, OverflowError, binascii.Error):
         raise BadCursor from None
-    if position[0].tzinfo is None:
-        raise BadCursor
-    return position
 
 
 def _item(row: Row) -> Item:

@@ -1,6 +1,7 @@
 """Items: create, read, page, change, delete, and nobody else's."""
 
-from uuid import uuid4
+import base64
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -88,6 +89,16 @@ def test_a_list_holds_only_ones_own(api, as_user):
     assert api.client.get("/api/v1/items", headers=as_user("bob@example.org")).json == {"items": [], "next": None}
 
 
+def after(moment):
+    """A cursor, as somebody may make one up."""
+    return base64.urlsafe_b64encode(f"{moment} {UUID(int=0)}".encode()).decode()
+
+
+def test_a_moment_may_have_an_offset_that_postgresql_does_not_know(api, me):
+    query = {"after": after("2020-01-01T00:00:00+23:59")}
+    assert api.client.get("/api/v1/items", query_string=query, headers=me).json == {"items": [], "next": None}
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -101,6 +112,7 @@ def test_a_list_holds_only_ones_own(api, as_user):
         {"q": "x" * 201},
         {"q": "nul\x00"},
         {"after": "MjAyNi0wMS0wMVQwMDowMDowMCB4"},
+        {"after": after("0001-01-01T00:00:00+23:59")},
     ],
 )
 def test_a_wrong_query_is_422(api, me, query):
