@@ -1,5 +1,7 @@
 """One user's way through every tier, and what the platform knows of it afterwards."""
 
+import subprocess
+import sys
 import uuid
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from belvedere_platform import PASSWORD, REQUEST_ID, Edge, Platform, wait_until
+from belvedere_platform import PASSWORD, REQUEST_ID, ROOT, Edge, Platform, wait_until
 
 
 @dataclass
@@ -150,3 +152,23 @@ def test_no_log_line_holds_the_password_or_the_token(platform: Platform, journey
     signature = str(journey.user.token).rsplit(".", 1)[1]
     assert platform.logs(f'_time:15m "{PASSWORD}"') == []
     assert platform.logs(f'_time:15m "{signature}"') == []
+
+
+@pytest.mark.needs("jaeger")
+@pytest.mark.needs("victorialogs")
+def test_a_request_s_story_is_told_in_the_terminal(platform: Platform, journey: Journey) -> None:
+    def tell(request_id: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "tools" / "explain.py"), request_id, "--platform", platform.name]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def told() -> str:
+        done = tell(journey.request_id("create"))
+        assert done.returncode == 0, done.stderr
+        assert "INSERT INTO api.items" in done.stdout
+        assert "POST /api/v1/items answered 201" in done.stdout
+        return done.stdout
+
+    assert str(journey.user.token) not in wait_until("the whole story is there", told, seconds=45)
+    unknown = tell("0" * 32)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "nobody knows" in unknown.stderr
