@@ -1,0 +1,45 @@
+"""Playbooks that could do harm stop before they change anything, and say in a line what is wrong."""
+
+import json
+from typing import Any
+
+import pytest
+from belvedere_platform import Platform
+
+
+@pytest.mark.parametrize(
+    ("playbook", "variables", "reason"),
+    [
+        ("restore", {}, "Say where to go back to"),
+        ("restore", {"restore_time": "yesterday"}, "'yesterday' is not a time with its offset from UTC"),
+        ("restore", {"restore_time": "2999-01-01 00:00:00+00"}, "is in the future"),
+        ("restore", {"restore_end": True, "restore_host": "db9"}, "db9 is none of the database's hosts"),
+        ("restore", {"restore_end": True, "restore_confirm": "another"}, "That is not the cluster's name"),
+        (
+            "restore",
+            {"restore_time": "2001-01-01 00:00:00+00", "restore_confirm": "belvedere"},
+            "is before the end of the oldest backup",
+        ),
+        ("reinitialize", {}, "Name a replica"),
+        ("switchover", {"switchover_to": "db9"}, "nothing was changed"),
+    ],
+)
+def test_what_cannot_be_is_refused(platform: Platform, playbook: str, variables: dict[str, Any], reason: str) -> None:
+    with pytest.raises(AssertionError) as refused:
+        run(platform, playbook, variables)
+    assert reason in " ".join(str(refused.value).split())
+
+
+def test_a_wrong_primary_is_refused_and_the_right_one_stays(platform: Platform) -> None:
+    primary = platform.primary()
+    replica = next(host for host in platform.groups["postgres"] if host != primary)
+    with pytest.raises(AssertionError) as refused:
+        run(platform, "switchover", {"switchover_from": replica})
+    assert f"The primary is {primary}" in " ".join(str(refused.value).split())
+    assert platform.primary() == primary
+
+
+def run(platform: Platform, playbook: str, variables: dict[str, Any]) -> None:
+    platform.ansible(
+        "ansible-playbook", f"playbooks/{playbook}.yml", "--extra-vars", json.dumps(variables), timeout=120
+    )
