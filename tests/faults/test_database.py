@@ -3,6 +3,7 @@
 Where the issue names a bound in seconds, the test prints what it took and asserts twice the bound: machines are noisy.
 """
 
+import json
 import os
 import subprocess
 import time
@@ -318,3 +319,58 @@ def test_a_replica_is_copied_anew(platform: Platform, primary: str, replicas: li
     report(ledger, writes_within=5)
     with pytest.raises(AssertionError, match="nothing was changed"):
         platform.ansible(*command, f"reinitialize_host={primary}", timeout=60)
+
+
+UNITS = {"etcd": ["etcd"], "postgres": ["patroni"], "pooler": ["haproxy", "pgbouncer"]}
+
+
+def lives(platform: Platform) -> dict[tuple[str, str], str]:
+    """Since when each program of the data tier runs, by host and program."""
+    since = {
+        (host, unit): platform.ssh(host, f"systemctl show --value --property ExecMainStartTimestamp {unit}")
+        for group, units in UNITS.items()
+        for host in platform.groups[group]
+        for unit in units
+    }
+    return since | {(host, "postgres"): started(platform, host) for host in platform.groups["postgres"]}
+
+
+def set_parameters(platform: Platform, parameters: dict[str, object]) -> None:
+    variables = json.dumps({"postgresql_parameters": parameters})
+    platform.ansible("ansible-playbook", "playbooks/data.yml", "--extra-vars", variables, timeout=600)
+
+
+def test_only_a_setting_that_needs_it_restarts_postgresql(platform: Platform, watch: Watch) -> None:
+    members = platform.groups["postgres"]
+    before = lives(platform)
+    with watch("a setting changed that needs no restart") as ledger:
+        set_parameters(platform, {"log_min_duration_statement": 120})
+    assert [platform.sql(host, "show log_min_duration_statement") for host in members] == ["120ms"] * len(members)
+    assert lives(platform) == before
+    report(ledger, writes_within=5)
+    with watch("a setting changed that needs a restart") as ledger:
+        set_parameters(platform, {"max_locks_per_transaction": 72})
+    assert [platform.sql(host, "show max_locks_per_transaction") for host in members] == ["72"] * len(members)
+    after = lives(platform)
+    assert {program for (_, program), since in after.items() if since not in before.values()} == {"postgres"}
+    report(ledger, writes_within=10)
+    set_parameters(platform, {})  # a limit that shrinks: the primary goes first
+    assert [platform.sql(host, "show max_locks_per_transaction") for host in members] == ["64"] * len(members)
+    assert [platform.sql(host, "show log_min_duration_statement") for host in members] == ["100ms"] * len(members)
+
+
+def test_a_database_host_is_replaced_by_a_new_one(platform: Platform, primary: str, watch: Watch) -> None:
+    command = ("ansible-playbook", "playbooks/remove_member.yml", "--extra-vars")
+    with pytest.raises(AssertionError, match="Hand over first"):
+        platform.ansible(*command, f"remove_host={primary}", timeout=120)
+    poolers = platform.groups["pooler"]
+    replaced = next(host for host in platform.groups["postgres"] if host != primary and host not in poolers)
+    with watch("a database host replaced by a new one") as ledger:
+        platform.ansible(*command, f"remove_host={replaced}", timeout=120)
+        left = len(platform.groups["postgres"]) - 1
+        wait_until("its lease ends", lambda: len(platform.members()) == left, seconds=60)
+        docker("rm", "--force", "--volumes", replaced)
+        platform.ansible("ansible-playbook", "playbooks/local_hosts.yml", timeout=300)
+        platform.ansible("ansible-playbook", "site.yml", timeout=1200)
+    assert (list(ledger.unknown.values()), ledger.failed_reads) == ([], [])
+    report(ledger, writes_within=5)

@@ -2,7 +2,10 @@
 
 import time
 
-from belvedere_platform import Platform
+import pytest
+from belvedere_platform import Platform, wait_until
+
+REPOSITORY = "/etc/pgbackrest/repository.conf"
 
 
 def test_a_dropped_table_comes_back_as_it_was_the_second_before(platform: Platform) -> None:
@@ -30,3 +33,35 @@ def test_a_dropped_table_comes_back_as_it_was_the_second_before(platform: Platfo
 def test_the_backups_can_be_restored_elsewhere_with_every_row(platform: Platform) -> None:
     output = platform.ansible("ansible-playbook", "playbooks/restore_drill.yml", timeout=900).stdout
     assert "every checksum is right" in output
+
+
+def refused(platform: Platform) -> str:
+    variables = '{"restore_end": true, "restore_confirm": "belvedere"}'
+    with pytest.raises(AssertionError) as error:
+        platform.ansible("ansible-playbook", "playbooks/restore.yml", "--extra-vars", variables, timeout=120)
+    return " ".join(str(error.value).split())
+
+
+def test_a_repository_with_a_wrong_key_is_refused(platform: Platform) -> None:
+    backup = platform.groups["backup"][0]
+    primary = platform.primary()
+    platform.ssh(backup, f"sudo cp --preserve {REPOSITORY} {REPOSITORY}.right")
+    platform.ssh(backup, f"sudo sed -i s/^repo1-cipher-pass=.*/repo1-cipher-pass=wrong/ {REPOSITORY}")
+    try:
+        assert "cannot read the backups: nothing was changed" in refused(platform)
+    finally:
+        platform.ssh(backup, f"sudo mv {REPOSITORY}.right {REPOSITORY}")
+    assert platform.primary() == primary
+
+
+def test_a_restore_without_etcd_is_refused(platform: Platform) -> None:
+    lost = platform.groups["etcd"][:2]
+    primary = platform.primary()
+    for host in lost:
+        platform.ssh(host, "sudo systemctl stop etcd")
+    try:
+        assert "etcd does not answer, and Patroni cannot start without it" in refused(platform)
+    finally:
+        for host in lost:
+            platform.ssh(host, "sudo systemctl start --no-block etcd")
+    wait_until("the same member leads", lambda: platform.primary() == primary, seconds=60)
