@@ -1,4 +1,5 @@
-"""An instance as edges see one: TLS on 127.0.0.1:<port> for known clients, /readyz, and an echo of each request.
+"""An instance as edges see one: TLS on 127.0.0.1:<port> for known clients, /readyz, and an echo of each request,
+which takes a while under /api/slow.
 
 /run/instance-<port> holds the status that /readyz answers.
 """
@@ -6,6 +7,7 @@
 import json
 import ssl
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +19,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def answer(self):
+        if self.path.startswith("/api/slow"):
+            time.sleep(4)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         status = int(READY.read_text()) if self.path == "/readyz" else 418 if self.path == "/api/problem" else 200
         if body == "die":  # after the request was sent
@@ -45,6 +49,7 @@ context.verify_mode = ssl.CERT_REQUIRED
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def get_request(self):  # the handshake is the thread's business
         connection, address = super().get_request()

@@ -1,7 +1,7 @@
 #!/bin/bash
-# What a client sees of the edge. Arguments: the CA's certificate.
+# What a client sees of the edge. Arguments: the CA's certificate, and how many requests the API takes at once.
 set -euo pipefail
-ca=$1
+ca=$1 in_flight=$2
 ask() { curl --silent --max-time 10 --cacert "$ca" "$@"; }
 status() { ask --output /dev/null --write-out '%{http_code}' "$@"; }
 fail() { echo "wrong: $*" | cut -c -300 >&2; exit 1; }
@@ -55,6 +55,11 @@ problem 400 --http1.1 -H "X-Large: $(head -c 8300 /dev/zero | tr '\0' a)" https:
 problem 503 https://localhost/login  # auth was announced by nobody
 grep -iq '^retry-after: 2' /tmp/head || fail '503 without Retry-After'
 is "a problem of the service itself" "$(status https://localhost/api/problem)" 418
+
+# What a service cannot take at once is refused at once.
+statuses=$(ask --parallel --parallel-max 120 --output /dev/null --write-out '%{http_code} %header{retry-after}\n' "https://localhost/api/slow?[1-$((in_flight + 10))]" \
+  | sort | uniq --count | xargs)
+is 'more requests than the service takes' "$statuses" "$in_flight 200 10 503 2"
 
 # A request that may have had an effect is not sent twice; one that had none is.
 rm -f /run/instance-died
