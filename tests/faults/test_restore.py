@@ -55,13 +55,7 @@ def test_a_repository_with_a_wrong_key_is_refused(platform: Platform) -> None:
 
 
 def test_a_restore_without_etcd_is_refused(platform: Platform) -> None:
-    lost = platform.groups["etcd"][:2]
     primary = platform.primary()
-    for host in lost:
-        platform.ssh(host, "sudo systemctl stop etcd")
-    try:
+    with platform.etcd_stopped(platform.groups["etcd"][:2]):
         assert "etcd does not answer, and Patroni cannot start without it" in refused(platform)
-    finally:
-        for host in lost:
-            platform.ssh(host, "sudo systemctl start --no-block etcd")
     wait_until("the same member leads", lambda: platform.primary() == primary, seconds=60)

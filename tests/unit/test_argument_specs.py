@@ -53,11 +53,9 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def options_of(role: Path) -> dict[str, dict[str, Any]]:
-    """The role's options; none where there is no spec, which the anatomy's test tells."""
-    options: dict[str, dict[str, Any]] = (
-        load(role / "meta/argument_specs.yml").get("argument_specs", {}).get("main", {}).get("options", {})
-    )
-    return options
+    """The options of all the role's entry points; none where there is no spec, which the anatomy's test tells."""
+    entry_points = load(role / "meta/argument_specs.yml").get("argument_specs", {}).values()
+    return {name: option for entry_point in entry_points for name, option in entry_point["options"].items()}
 
 
 def strings_in(value: Any) -> list[str]:
@@ -151,9 +149,7 @@ def test_tasks_and_templates_use_no_undeclared_variable_of_the_role(role: Path) 
     code = "".join(path.read_text() for folder in ("tasks", "handlers") for path in role.glob(f"{folder}/*.yml"))
     made_here = set(re.findall(r"\b(?:register|loop_var|index_var): (\w+)", code))
     made_here |= set(re.findall(rf"^\s+({role.name}_\w+):", code, re.MULTILINE))  # set_fact and vars
-    specs = load(role / "meta/argument_specs.yml").get("argument_specs", {})
-    options = {name for entry_point in specs.values() for name in entry_point["options"]}
-    known = options | set(load(role / "vars/main.yml")) | made_here
+    known = set(options_of(role)) | set(load(role / "vars/main.yml")) | made_here
     texts = [path.read_text() for path in role.glob("templates/**/*") if path.is_file()]
     for folder in ("tasks", "handlers", "vars"):
         for path in role.glob(f"{folder}/*.yml"):
