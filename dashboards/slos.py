@@ -99,7 +99,8 @@ def shared_rules() -> Iterator[Rule]:
     """Return the rules that are the same for every objective."""
     for window in LONG_WINDOWS:
         for name in ("requests", "errors"):
-            expression = f"sum_over_time(slo:{name}:increase5m[{window}:5m])"
+            # The steps of a subquery are whole five minutes of the clock: a new Prometheus has not met one yet.
+            expression = f"sum_over_time(slo:{name}:increase5m[{window}:5m]) or slo:{name}:increase5m"
             yield {"record": f"slo:{name}:increase{window}", "expr": expression}
     for window in WINDOWS:
         errors, requests = f"slo:errors:increase{window}", f"slo:requests:increase{window}"
