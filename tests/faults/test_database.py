@@ -278,6 +278,31 @@ def test_every_password_changes_and_no_request_fails(platform: Platform, watch: 
     report(ledger, writes_within=5)
 
 
+def test_the_ca_and_every_certificate_are_renewed_and_no_request_fails(platform: Platform, watch: Watch) -> None:
+    def issuers() -> dict[str, str]:
+        show = "openssl x509 -in /etc/belvedere/tls/host.crt -noout -ext authorityKeyIdentifier"
+        return {host: platform.ssh(host, show) for host in platform.hosts}
+
+    before, ca, units = issuers(), Path(platform.ca).read_text(), lives(platform)
+    assert len(set(before.values())) == 1, before
+    with watch("CA and every certificate renewed") as ledger:
+        platform.ansible("ansible-playbook", "playbooks/renew_ca.yml", timeout=900)
+    after = issuers()
+    assert len(set(after.values())) == 1, after
+    assert [host for host in before if after[host] == before[host]] == []
+    assert (now := Path(platform.ca).read_text()) != ca
+    assert now.count("BEGIN CERTIFICATE") == 1
+    restarted = {program for (host, program), since in lives(platform).items() if since != units[host, program]}
+    assert restarted == {"etcd"}
+    wait_until(
+        "every target can be scraped with its new certificate",
+        lambda: platform.prometheus("count(up)") and not platform.prometheus("up == 0"),
+        seconds=90,
+    )
+    assert (list(ledger.unknown.values()), ledger.failed_reads) == ([], [])
+    report(ledger, writes_within=5)
+
+
 def started(platform: Platform, host: str) -> str:
     return platform.sql(host, "select pg_postmaster_start_time()")
 
