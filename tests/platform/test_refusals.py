@@ -22,6 +22,13 @@ from belvedere_platform import Platform
         ),
         ("reinitialize", {}, "Name a replica"),
         ("switchover", {"switchover_to": "db9"}, "nothing was changed"),
+        ("preflight", {"nginx_wrokers": 2}, "No role has an argument of this name: nginx_wrokers"),
+        ("preflight", {"zone": "a"}, "losing one zone would lose the majority"),
+        ("preflight", {"pgbouncer_max_db_connections": 200}, "more than PostgreSQL's max_connections, 300"),
+        ("preflight", {"pgbouncer_max_client_conn": 10}, "more than pgbouncer_max_client_conn, 10"),
+        ("preflight", {"postgresql_max_connections": 99999}, "connections would fit"),
+        ("preflight", {"postgresql_parameters": {"max_connections": 500}}, "say postgresql_max_connections instead"),
+        ("preflight", {"postgresql_retry_timeout": 15}, "must not be more than postgresql_ttl"),
     ],
 )
 def test_what_cannot_be_is_refused(platform: Platform, playbook: str, variables: dict[str, Any], reason: str) -> None:
