@@ -74,11 +74,15 @@ def group_addresses(groups: list[dict[str, Any]], addresses: dict[str, str]) -> 
 
 
 def edge_services(services: list[dict[str, Any]], groups: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """Return what edges need to know of each service: name, routes, and what all its hosts take at once."""
+    """Return what edges need of each service: name, routes, their limits, and what all its hosts take at once."""
+    for service in services:
+        if unknown := sorted(set(service.get("limits", {})) - set(service["routes"])):
+            raise AnsibleFilterError(f"{service['name']} limits routes that it does not declare: {unknown}")
     return [
         {
             "name": service["name"],
             "routes": service["routes"],
+            "limits": service.get("limits", {}),
             "in_flight": service["in_flight"] * len(groups[service["group"]]),
         }
         for service in services

@@ -102,8 +102,14 @@ def test_a_service_s_connections_are_those_of_all_its_instances_on_all_hosts() -
 
 def test_an_edge_lets_in_what_all_hosts_of_a_service_take_together() -> None:
     service = {"name": "api", "group": "apps", "routes": ["/api/"], "in_flight": 64, "base_port": 8200}
-    expected = {"name": "api", "routes": ["/api/"], "in_flight": 192}
+    expected = {"name": "api", "routes": ["/api/"], "limits": {}, "in_flight": 192}
     assert belvedere.edge_services([service], {"apps": ["a", "b", "c"]}) == [expected]
+
+
+def test_a_limit_of_a_route_that_is_not_declared_is_an_error() -> None:
+    service = {"name": "api", "group": "apps", "routes": ["/api/"], "limits": {"/apo/": {}}, "in_flight": 64}
+    with pytest.raises(AnsibleFilterError, match="/apo/"):
+        belvedere.edge_services([service], {"apps": ["a"]})
 
 
 def test_passwords_are_changed_in_two_steps_and_an_interrupted_first_step_keeps_what_it_made() -> None:

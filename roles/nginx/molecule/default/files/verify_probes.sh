@@ -36,6 +36,11 @@ within 15 8201 'one of them is well again'
 echo 200 > /run/instance-8202
 within 15 '8201 8202' 'the other, too'
 
+# Nginx follows before the program says so.
+for _ in $(seq 50); do
+  if journalctl --unit belvedere-upstreams --output cat | tail -1 | grep -q upstreams_applied; then break; fi
+  sleep 0.1
+done
 reloads=$(journalctl --unit belvedere-upstreams --output cat | grep -c upstreams_applied)
 sed -i 's/"drain": false/"drain": true/' "$fragments/api/two.json"
 within 5 8201 'a host drains'
