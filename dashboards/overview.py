@@ -1,6 +1,6 @@
 """The overview: one page that says whether the platform serves its users, and where to look if it does not.
 
-Rows go from what users feel to what causes it: status, traffic and errors, latency, edge, database, hosts.
+Rows go from what users feel to what causes it: status, a journey, traffic and errors, latency, edge, database, hosts.
 A query that finds nothing on a healthy platform ends in `or vector(0)`: 'no data' always means a broken pipeline.
 """
 
@@ -22,7 +22,7 @@ LATENCY_TARGET = 0.5  # of a service that has none of its own
 def build(services: list[Service]) -> Dashboard:
     """Return the dashboard for these services."""
     builder = start("Overview", "overview", "Does the platform serve its users, and where to look if it does not.")
-    for add in (_status, _objectives, _traffic, _latency, _edge, _database, _hosts):
+    for add in (_status, _journey, _objectives, _traffic, _latency, _edge, _database, _hosts):
         add(builder, services)
     return builder.build()
 
@@ -79,6 +79,40 @@ def _status(board: DashboardBuilder, services: list[Service]) -> None:
             "none",
             bad=1,
             low_is_bad=True,
+        )
+    )
+
+
+def _journey(board: DashboardBuilder, services: list[Service]) -> None:
+    board.with_row(Row("A user's journey, gone each minute"))
+    board.with_panel(
+        status(
+            "Journey",
+            "1: the newest journey (log in, write, read, log out), from the observability host through the public "
+            "address, came to its end. 0: a phase of it failed.",
+            "min(probe_journey_success)",
+            "none",
+            bad=1,
+            low_is_bad=True,
+        )
+    )
+    board.with_panel(
+        status(
+            "Since the last whole journey",
+            "How long ago a journey last came to its end.",
+            "time() - max(probe_journey_last_success_timestamp_seconds)",
+            "s",
+            bad=180,
+        )
+    )
+    board.with_panel(
+        graph(
+            "A journey, by phase",
+            "How long each phase took. One that is missing failed, or was not come to.",
+            [("max by (phase) (probe_journey_phase_duration_seconds)", "{{phase}}")],
+            "s",
+            span=16,
+            stacked=True,
         )
     )
 
