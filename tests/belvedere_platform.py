@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
+from urllib3.exceptions import ProtocolError
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSWORD = "a long enough password"
@@ -47,6 +48,7 @@ class Edge:
     ca: str
     token: str | None = None
     session: requests.Session = field(default_factory=requests.Session)
+    repeated: int = 0  # requests that `insist` sent once more
 
     def request(self, method: str, path: str, timeout: float = 10, **options: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
@@ -54,6 +56,21 @@ class Edge:
         return self.session.request(
             method, self.url + path, verify=self.ca, timeout=timeout, headers=headers, **options
         )
+
+    def insist(self, method: str, path: str, **options: Any) -> requests.Response:
+        """As `request`, and once more where the connection ended before an answer came.
+
+        A server may close an idle HTTP/1.1 connection at any time, so every client must expect that (RFC 9112, 9.3.1).
+        A POST brings an Idempotency-Key, which makes its repetition safe.
+        """
+        headers = options.pop("headers", {}) | ({"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {})
+        try:
+            return self.request(method, path, headers=headers, **options)
+        except requests.ConnectionError as error:
+            if not isinstance(error.args[0], ProtocolError):  # not connected, or no answer in time
+                raise
+            self.repeated += 1
+            return self.request(method, path, headers=headers, **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.request("GET", path, **options)

@@ -51,10 +51,12 @@ def watch(platform: Platform, user: Edge) -> Watch:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if not LEDGERS:
         return
-    columns = "{:<58} {:>6} {:>5} {:>10} {:>8} {:>8} {:>8}"
+    columns = "{:<58} {:>6} {:>5} {:>10} {:>8} {:>9} {:>8} {:>8}"
     terminalreporter.section("faults")
-    terminalreporter.line(columns.format("fault", "writes", "lost", "duplicate", "unknown", "s without", "s without"))
-    terminalreporter.line(columns.format("", "", "", "", "", "writes", "reads"))
+    terminalreporter.line(
+        columns.format("fault", "writes", "lost", "duplicate", "unknown", "asked", "s without", "s without")
+    )
+    terminalreporter.line(columns.format("", "", "", "", "", "again", "writes", "reads"))
     for ledger in LEDGERS:
         terminalreporter.line(
             columns.format(
@@ -63,6 +65,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
                 ledger.lost,
                 ledger.duplicate,
                 len(ledger.unknown),
+                ledger.repeated,
                 f"{ledger.without_writes:.1f}",
                 f"{ledger.without_reads:.1f}",
             )
@@ -75,6 +78,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             "lost": ledger.lost,
             "duplicate": ledger.duplicate,
             "unknown": len(ledger.unknown),
+            "repeated": ledger.repeated,
             "failed_reads": len(ledger.failed_reads),
             "seconds_without_writes": round(ledger.without_writes, 1),
             "seconds_without_reads": round(ledger.without_reads, 1),

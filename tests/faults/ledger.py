@@ -2,6 +2,7 @@
 
 A write is acknowledged when the edge answered 201. Whatever else a client saw (an error, a time-out, a connection that
 broke), it cannot know whether the row is there: such writes are counted apart. Each attempt has a title of its own.
+Where a connection ends without an answer a client asks once more, a write with the same Idempotency-Key.
 """
 
 import threading
@@ -32,6 +33,7 @@ class Ledger:
     unknown: dict[str, str] = field(default_factory=dict)  # title → what the client saw instead
     reads: list[float] = field(default_factory=list)  # when
     failed_reads: list[str] = field(default_factory=list)
+    repeated: int = 0  # requests sent once more
     lost: int = 0
     duplicate: int = 0
     note: str = ""
@@ -79,8 +81,12 @@ def clients(platform: Platform, user: Edge, ledger: Ledger) -> Iterator[None]:
     """Run the clients; afterwards the ledger is settled."""
     run = uuid.uuid4().hex
     stop = threading.Event()
-    threads = [threading.Thread(target=_write, args=(user, ledger, stop, f"{run}-{n}")) for n in range(WRITERS)]
-    threads += [threading.Thread(target=_read, args=(user, ledger, stop)) for _ in range(READERS)]
+    edges = [Edge(user.url, user.ca, user.token) for _ in range(WRITERS + READERS)]
+    threads = [
+        threading.Thread(target=_write, args=(edge, ledger, stop, f"{run}-{n}"))
+        for n, edge in enumerate(edges[:WRITERS])
+    ]
+    threads += [threading.Thread(target=_read, args=(edge, ledger, stop)) for edge in edges[WRITERS:]]
     for thread in threads:
         thread.start()
     try:
@@ -93,18 +99,18 @@ def clients(platform: Platform, user: Edge, ledger: Ledger) -> Iterator[None]:
         stop.set()
         for thread in threads:
             thread.join()
+    ledger.repeated = sum(edge.repeated for edge in edges)
     ledger.settle(platform, run)
 
 
-def _write(user: Edge, ledger: Ledger, stop: threading.Event, name: str) -> None:
-    client = Edge(user.url, user.ca, user.token)
+def _write(client: Edge, ledger: Ledger, stop: threading.Event, name: str) -> None:
     number = 0
     while not stop.wait(PAUSE):
         number += 1
         title = f"{name}-{number}"
         ledger.unknown[title] = "no answer yet"
         try:
-            answer = client.post("/api/v1/items", json={"title": title, "body": ""}, timeout=PATIENCE)
+            answer = client.insist("POST", "/api/v1/items", json={"title": title, "body": ""}, timeout=PATIENCE)
         except requests.RequestException as error:
             ledger.unknown[title] = f"{type(error).__name__}: {error}"
             client.session.close()
@@ -116,11 +122,10 @@ def _write(user: Edge, ledger: Ledger, stop: threading.Event, name: str) -> None
             ledger.unknown[title] = f"{answer.status_code} {answer.text[:200]}"
 
 
-def _read(user: Edge, ledger: Ledger, stop: threading.Event) -> None:
-    client = Edge(user.url, user.ca, user.token)
+def _read(client: Edge, ledger: Ledger, stop: threading.Event) -> None:
     while not stop.wait(PAUSE):
         try:
-            answer = client.get("/api/v1/items?limit=1", timeout=PATIENCE)
+            answer = client.insist("GET", "/api/v1/items?limit=1", timeout=PATIENCE)
         except requests.RequestException as error:
             ledger.failed_reads.append(f"{type(error).__name__}: {error}")
             client.session.close()
