@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from belvedere_platform import Platform, wait_until
+from belvedere_platform import ROOT, Platform, wait_until
 from faults.ledger import Ledger, Watch
 
 
@@ -175,6 +175,26 @@ def test_both_replicas_are_lost(platform: Platform, replicas: list[str], watch: 
     report(ledger, writes_within=30)
 
 
+def test_a_strict_primary_stops_without_replicas(platform: Platform, replicas: list[str], watch: Watch) -> None:
+    """postgresql_synchronous_mode_strict: nothing is acknowledged that is on one disk only."""
+    configure(platform, postgresql_synchronous_mode_strict=True)
+    try:
+        with watch("both replicas lost, strict: the primary takes no writes") as ledger:
+            try:
+                for host in replicas:
+                    platform.ssh(host, "sudo systemctl stop patroni", timeout=120)
+                stopped = len(ledger.acknowledged)
+                time.sleep(15)
+                assert len(ledger.acknowledged) == stopped, "a write was acknowledged that only the primary has"
+            finally:
+                for host in replicas:
+                    platform.ssh(host, "sudo systemctl start patroni", timeout=120)
+            ledger.note = "as asked"
+        assert ledger.without_writes >= 15
+    finally:
+        configure(platform)
+
+
 def test_one_etcd_member_is_lost(platform: Platform, primary: str, watch: Watch) -> None:
     with watch("one etcd member lost (the primary's own)") as ledger, platform.etcd_stopped([primary]):
         time.sleep(25)  # longer than the lease
@@ -261,6 +281,20 @@ def test_a_planned_switchover_fails_no_request(platform: Platform, primary: str,
     report(ledger, writes_within=5)
 
 
+def test_a_switchover_that_patroni_refuses_lets_writes_go_on(platform: Platform, primary: str, watch: Watch) -> None:
+    unknown_to_patroni = "switchover_candidate=db9"  # set past the playbook's own checks
+    with (
+        watch("switchover that Patroni refuses") as ledger,
+        pytest.raises(AssertionError, match=r"TASK \[Hand over\]"),
+    ):
+        platform.ansible(
+            "ansible-playbook", "playbooks/switchover.yml", "--extra-vars", unknown_to_patroni, timeout=120
+        )
+    assert platform.primary() == primary
+    assert (list(ledger.unknown.values()), ledger.failed_reads) == ([], [])
+    report(ledger, writes_within=5)
+
+
 def test_every_password_changes_and_no_request_fails(platform: Platform, watch: Watch) -> None:
     def verifiers() -> dict[str, str]:
         rows = platform.sql(
@@ -324,6 +358,67 @@ def test_an_update_restarts_nobody_where_there_is_none(platform: Platform) -> No
     assert {host: started(platform, host) for host in members} == before
 
 
+# Debian has one minor version at a time. The next one is made of it here: a package of a higher version, whose programs
+# call themselves otherwise. Prints what they call themselves.
+NEXT_MINOR = r"""
+import json, pathlib, re, subprocess
+folder, program = pathlib.Path("/var/local/next-minor"), "/usr/lib/postgresql/17/bin/postgres"
+folder.mkdir(exist_ok=True)
+def run(*command):
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+version = run(program, "--version").split()[2]
+following = version[:-1] + str((int(version[-1]) + 1) % 10)
+run("apt-get", "download", "postgresql-17")
+run("dpkg-deb", "--raw-extract", *map(str, folder.glob("postgresql-17_*.deb")), "unpacked")
+control = folder / "unpacked/DEBIAN/control"
+control.write_text(re.sub("(?m)^(Version: .*)", r"\1+next", control.read_text()))
+for file in (folder / "unpacked/usr/lib/postgresql/17/bin").iterdir():
+    file.write_bytes(file.read_bytes().replace(f"{version} (Debian".encode(), f"{following} (Debian".encode()))
+(folder / "unpacked/DEBIAN/md5sums").unlink()
+run("dpkg-deb", "--build", "-Znone", "unpacked", "next.deb")
+size, digest = (folder / "next.deb").stat().st_size, run("sha256sum", "next.deb").split()[0]
+fields = run("dpkg-deb", "--field", "next.deb").strip()
+(folder / "Packages").write_text(f"{fields}\nFilename: ./next.deb\nSize: {size}\nSHA256: {digest}\n")
+pathlib.Path("/etc/apt/sources.list.d/next-minor.list").write_text(f"deb [trusted=yes] file:{folder} ./\n")
+print(json.dumps(following))
+"""
+NO_NEXT_MINOR = """
+set -eu
+rm -rf /etc/apt/sources.list.d/next-minor.list /var/local/next-minor
+apt-get --quiet --quiet update
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+version=$(apt-cache madison postgresql-17 | awk 'NR == 1 {print $3}')
+apt-get --quiet --quiet --yes --allow-downgrades install "postgresql-17=$version"
+"""
+
+
+def test_an_update_goes_from_member_to_member_and_no_request_fails(platform: Platform, watch: Watch) -> None:
+    members = platform.groups["postgres"]
+
+    def versions() -> list[str]:
+        return [platform.sql(host, "show server_version").split()[0] for host in members]
+
+    before, others = versions(), lives(platform)
+    assert len(set(before)) == 1, before
+    try:
+        following = {platform.python(host, NEXT_MINOR, timeout=120) for host in members}
+        assert len(following) == 1
+        assert following != set(before)
+        with watch("an update of PostgreSQL, member by member") as ledger:
+            platform.ansible("ansible-playbook", "playbooks/update_database.yml", timeout=600)
+        assert set(versions()) == following
+        after = lives(platform)
+        restarted = {program for (host, program), since in after.items() if since != others[host, program]}
+        assert restarted == {"postgres"}
+        assert (list(ledger.unknown.values()), ledger.failed_reads) == ([], [])
+        report(ledger, writes_within=5)
+    finally:
+        for host in members:
+            platform.ssh(host, "sudo sh", NO_NEXT_MINOR, timeout=180)
+        platform.ansible("ansible-playbook", "playbooks/rolling_restart.yml", timeout=300)
+    assert versions() == before
+
+
 def test_a_replica_is_copied_anew(platform: Platform, primary: str, replicas: list[str], watch: Watch) -> None:
     identity = f"stat --format %W {DATA}/main/PG_VERSION"  # when this copy of the file was made
     before = platform.ssh(replicas[0], f"sudo {identity}")
@@ -350,26 +445,26 @@ def lives(platform: Platform) -> dict[tuple[str, str], str]:
     return since | {(host, "postgres"): started(platform, host) for host in platform.groups["postgres"]}
 
 
-def set_parameters(platform: Platform, parameters: dict[str, object]) -> None:
-    variables = json.dumps({"postgresql_parameters": parameters})
-    platform.ansible("ansible-playbook", "playbooks/data.yml", "--extra-vars", variables, timeout=600)
+def configure(platform: Platform, **variables: object) -> None:
+    """Apply the data tier's playbook, with other variables than the inventory's."""
+    platform.ansible("ansible-playbook", "playbooks/data.yml", "--extra-vars", json.dumps(variables), timeout=600)
 
 
 def test_only_a_setting_that_needs_it_restarts_postgresql(platform: Platform, watch: Watch) -> None:
     members = platform.groups["postgres"]
     before = lives(platform)
     with watch("a setting changed that needs no restart") as ledger:
-        set_parameters(platform, {"log_min_duration_statement": 120})
+        configure(platform, postgresql_parameters={"log_min_duration_statement": 120})
     assert [platform.sql(host, "show log_min_duration_statement") for host in members] == ["120ms"] * len(members)
     assert lives(platform) == before
     report(ledger, writes_within=5)
     with watch("a setting changed that needs a restart") as ledger:
-        set_parameters(platform, {"max_locks_per_transaction": 72})
+        configure(platform, postgresql_parameters={"max_locks_per_transaction": 72})
     assert [platform.sql(host, "show max_locks_per_transaction") for host in members] == ["72"] * len(members)
     after = lives(platform)
     assert {program for (host, program), since in after.items() if since != before[host, program]} == {"postgres"}
     report(ledger, writes_within=10)
-    set_parameters(platform, {})  # a limit that shrinks: the primary goes first
+    configure(platform)  # a limit that shrinks: the primary goes first
     assert [platform.sql(host, "show max_locks_per_transaction") for host in members] == ["64"] * len(members)
     assert [platform.sql(host, "show log_min_duration_statement") for host in members] == ["100ms"] * len(members)
 
@@ -387,5 +482,43 @@ def test_a_database_host_is_replaced_by_a_new_one(platform: Platform, primary: s
         docker("rm", "--force", "--volumes", replaced)
         platform.ansible("ansible-playbook", "playbooks/local_hosts.yml", timeout=300)
         platform.ansible("ansible-playbook", "site.yml", timeout=1200)
+    assert (list(ledger.unknown.values()), ledger.failed_reads) == ([], [])
+    report(ledger, writes_within=5)
+
+
+def test_a_replica_is_added_and_taken_out(platform: Platform, watch: Watch, tmp_path: Path) -> None:
+    inventory, larger = str(ROOT / "inventories/local"), tmp_path / "larger.yml"
+    larger.write_text("postgres: {hosts: {db4: {ansible_host: 172.30.0.34}}}\n")
+    four = ("ansible-playbook", "--inventory", inventory, "--inventory", str(larger))
+    tier = ("site.yml", "--limit", "localhost,postgres,pooler,backup")
+
+    def names() -> set[str]:
+        return {str(member["name"]) for member in platform.members() if member["state"] in ("running", "streaming")}
+
+    three = names()
+    with watch("a replica added, and taken out") as ledger:
+        platform.ansible(*four, "playbooks/local_hosts.yml", timeout=300)
+        try:
+            platform.ansible(*four, *tier, timeout=1200)
+            assert names() == three | {"db4"}
+            wait_until(
+                "poolers read from db4",
+                lambda: platform.prometheus(
+                    'min(haproxy_server_status{proxy="replicas",server="db4",state="UP"}) == 1'
+                ),
+                seconds=60,
+            )
+            platform.ansible(*four, "playbooks/remove_member.yml", "--extra-vars", "remove_host=db4", timeout=180)
+        finally:
+            docker("rm", "--force", "--volumes", "db4")
+        platform.ansible("ansible-playbook", "playbooks/forget_host.yml", "--extra-vars", "forget_host=db4")
+        platform.ansible("ansible-playbook", *tier, timeout=900)
+    assert names() == three
+    wait_until(
+        "nobody looks for db4 any more",
+        lambda: not platform.prometheus('{host="db4"} or haproxy_server_status{server="db4"}'),
+        seconds=360,
+        every=5,
+    )
     assert (list(ledger.unknown.values()), ledger.failed_reads) == ([], [])
     report(ledger, writes_within=5)
