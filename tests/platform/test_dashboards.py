@@ -1,6 +1,6 @@
 """Every query of every dashboard is answered by the running platform: panels, annotations, variables and links.
 
-A panel's `noValue` and an annotation's `emptyWhen` say when they rightly show nothing; without, they must show something.
+A panel's `noValue` and an annotation's `emptyWhen` say when they rightly show nothing; without, they must not.
 """
 
 import json
