@@ -127,16 +127,106 @@ def tracing() -> Dashboard:
     )
 
 
+RARE = "nothing of the kind in the time shown"
+FAILED = "event:=login_failed"
+SLOW = "event:=slow_query"
+ERRORS = "level:in(error,critical,alert,emerg)"
+REFUSED = "event:=request service:=nginx site:=edge status:in(401,404)"
+
+
 def log_search() -> Dashboard:
-    """Return the logs of all hosts."""
-    rows = {
-        "Logs": [
-            logs("Errors", "Lines of priority error or worse, all hosts.", "PRIORITY:in(0,1,2,3)"),
-            logs("Failed logins", "The audit lines of logins that did not succeed.", "login_failed"),
-            logs("All", "Every line.", "*"),
-        ]
+    """Return the logs of all hosts: what is watched in them (alerts/logs/rules.yml), by number and by line."""
+    rows: Rows = {
+        "Failed logins": [
+            log_graph("By reason", "Failed logins.", f"{FAILED} | stats by (reason) count() failures", empty_when=RARE),
+            log_graph(
+                "Accounts, by address",
+                "At how many accounts logins failed from each address: more than ten in a quarter of an hour is guessing.",
+                f"{FAILED} | stats by (client) count_uniq(account) accounts",
+                empty_when=RARE,
+            ),
+            log_graph(
+                "Addresses, by account",
+                "From how many addresses logins failed at each account; an account is shown by what stands for it in logs.",
+                f"{FAILED} | stats by (account) count_uniq(client) addresses",
+                empty_when=RARE,
+            ),
+            logs("Failed logins", "Each leads to its trace.", f"{FAILED} | sort by (_time) desc", RARE),
+        ],
+        "Slow statements": [
+            log_graph(
+                "By service",
+                "Statements of more than 100 ms.",
+                f"{SLOW} | stats by (service, target) count() statements",
+                span=12,
+                empty_when=RARE,
+            ),
+            log_graph(
+                "Longest",
+                "The longest statement of each service.",
+                f"{SLOW} | stats by (service) max(duration_ms) longest",
+                unit="ms",
+                span=12,
+                empty_when=RARE,
+            ),
+            logs(
+                "Slow statements", "With their text, without their parameters.", f"{SLOW} | sort by (_time) desc", RARE
+            ),
+        ],
+        "Errors": [
+            log_graph(
+                "By unit",
+                "Lines of level error or worse.",
+                f"{ERRORS} | stats by (_HOSTNAME, _SYSTEMD_UNIT) count() lines",
+                span=12,
+                empty_when=RARE,
+            ),
+            log_graph(
+                "Failed requests",
+                "What the edge answered with 5xx, by route.",
+                "event:=request service:=nginx status:>=500 | stats by (route, status) count() requests",
+                span=12,
+                empty_when=RARE,
+            ),
+            logs("Error lines", "Of all hosts.", f"{ERRORS} | sort by (_time) desc", RARE),
+        ],
+        "Unusual access": [
+            log_graph(
+                "401 and 404, by address",
+                "Answers to each address: 404 for who looks for what may be there, 401 for who tries tokens.",
+                f"{REFUSED} | stats by (client, status) count() answers",
+                empty_when=RARE,
+            ),
+            log_graph(
+                "Logins from new networks",
+                "By accounts that have logged in before, but never from this network.",
+                "event:=login_from_new_network | stats count() logins",
+                empty_when=RARE,
+            ),
+            log_graph(
+                "Sessions and tokens",
+                "Refresh tokens that were used twice, or are not valid; locks begun.",
+                "event:in(token_reuse,refresh_refused,account_locked,address_locked) | stats by (event) count() events",
+                empty_when=RARE,
+            ),
+            logs(
+                "Unusual access",
+                "Locks, reused tokens, logins from new networks.",
+                "event:in(token_reuse,account_locked,address_locked,login_from_new_network) | sort by (_time) desc",
+                RARE,
+            ),
+        ],
+        "All": [
+            log_graph(
+                "Lines, by host",
+                "What each host sends. Good and fast requests are a sample.",
+                "* | stats by (_HOSTNAME) count() lines",
+                span=24,
+            ),
+            logs("All lines", "Every line.", "* | sort by (_time) desc"),
+        ],
     }
-    return board("Logs", "logs", "What the journals of all hosts say.", rows)
+    return board("Logs", "logs", "What the logs of all hosts say, and what is watched in them.", rows)
 
 
 def build() -> list[Dashboard]:

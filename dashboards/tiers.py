@@ -8,9 +8,10 @@ from dashboards.boards import board, instances
 from dashboards.panels import RATE, graph, logs_link
 
 ON = '{instance=~"$instance"}'
-WATCHERS = '"prometheus|alertmanager|blackbox|jaeger|victorialogs|grafana"'
+WATCHERS = '"prometheus|alertmanager|blackbox|jaeger|victorialogs|vmalert|grafana"'
 NETWORK = '{device!="lo", instance=~"$instance"}'
 BY_HOST = "{{host}}"
+FAILED_LOGINS = logs_link("Failed logins", "event:=login_failed")
 STATEMENTS = logs_link("Slow statements in the logs", "event:=slow_query")
 
 
@@ -498,6 +499,39 @@ def logins() -> Dashboard:
                 "reqps",
             ),
         ],
+        "Unusual patterns, counted in the logs": [
+            graph(
+                "Accounts that one address tried",
+                "The most accounts at which logins failed from one address, in 15 minutes. Above ten it is guessing.",
+                [("max(logs:accounts_tried_from_one_address:max15m)", "accounts")],
+                "none",
+                empty_when="no login has failed in the last 15 minutes",
+                links=[FAILED_LOGINS],
+            ),
+            graph(
+                "Addresses that tried one account",
+                "The most addresses from which logins failed at one account, in 15 minutes. A person has two or three.",
+                [("max(logs:addresses_that_tried_one_account:max15m)", "addresses")],
+                "none",
+                empty_when="no login has failed in the last 15 minutes",
+                links=[FAILED_LOGINS],
+            ),
+            graph(
+                "Logins from new networks",
+                "In the last hour: by accounts that have logged in before, but never from that network; and all logins.",
+                [("logs:logins_from_new_networks:count1h", "new network"), ("logs:logins:count1h", "all")],
+                "none",
+                links=[logs_link("Logins from new networks", "event:=login_from_new_network")],
+            ),
+            graph(
+                "Refusals to one address",
+                "The most 401 and 404 that one address was answered in 5 minutes. 300 is one a second.",
+                [("max by (status) (logs:refused_to_one_address:max5m)", "{{status}}")],
+                "none",
+                empty_when="nobody was answered 401 or 404 in the last 5 minutes",
+                links=[logs_link("Refusals by address", "event:=request service:=nginx status:in(401,404)")],
+            ),
+        ],
         "Passwords": [
             graph(
                 "Waiting for a hash",
@@ -646,6 +680,15 @@ def watchers() -> Dashboard:
                 [
                     (f"sum(rate(vl_rows_ingested_total{RATE}))", "ingested"),
                     (f"sum(rate(vl_rows_dropped_total{RATE}))", "dropped"),
+                ],
+                "ops",
+            ),
+            graph(
+                "Counted in logs",
+                "Evaluations of vmalert's rules per second, and those that failed.",
+                [
+                    (f"sum(rate(vmalert_iteration_total{RATE}))", "evaluations"),
+                    (f"sum(rate(vmalert_recording_rules_errors_total{RATE}))", "failed"),
                 ],
                 "ops",
             ),

@@ -23,6 +23,7 @@ JOBS = {
     "alertmanager": ["observability"],
     "jaeger": ["observability"],
     "victorialogs": ["observability"],
+    "vmalert": ["observability"],
     "grafana": ["observability"],
     "blackbox": ["observability"],
 }

@@ -42,7 +42,9 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     )
     verifier = TokenVerifier(signer, settings.token_issuer, settings.token_audience, kit.tracing)
     throttle = Throttle(InstanceFailures(), settings.account_rule, settings.address_rule)
-    logins = Logins(kit.database, hasher, throttle, settings.session_lifetime, kit.metrics.registry)
+    logins = Logins(
+        kit.database, hasher, throttle, settings.session_lifetime, signer.derived_key(b"log"), kit.metrics.registry
+    )
     auth = Auth(kit.database, logins, signer, verifier, kit.metrics.registry)
     app.register_blueprint(routes.blueprint(auth))
 
