@@ -141,13 +141,13 @@ def log_search() -> Dashboard:
             log_graph("By reason", "Failed logins.", f"{FAILED} | stats by (reason) count() failures", empty_when=RARE),
             log_graph(
                 "Accounts, by address",
-                "At how many accounts logins failed from each address: more than ten in a quarter of an hour is guessing.",
+                "At how many accounts logins failed from each address; above ten in 15 minutes it is guessing.",
                 f"{FAILED} | stats by (client) count_uniq(account) accounts",
                 empty_when=RARE,
             ),
             log_graph(
                 "Addresses, by account",
-                "From how many addresses logins failed at each account; an account is shown by what stands for it in logs.",
+                "From how many addresses logins failed at each account, shown by what stands for it in logs.",
                 f"{FAILED} | stats by (account) count_uniq(client) addresses",
                 empty_when=RARE,
             ),

@@ -518,7 +518,7 @@ def logins() -> Dashboard:
             ),
             graph(
                 "Logins from new networks",
-                "In the last hour: by accounts that have logged in before, but never from that network; and all logins.",
+                "In the last hour: by accounts that have logged in before, but never from there; and all logins.",
                 [("logs:logins_from_new_networks:count1h", "new network"), ("logs:logins:count1h", "all")],
                 "none",
                 links=[logs_link("Logins from new networks", "event:=login_from_new_network")],

@@ -153,6 +153,20 @@ def test_a_line_written_on_a_host_arrives(platform: Platform, request: pytest.Fi
     assert found[0]["_HOSTNAME"] == host
 
 
+@pytest.mark.needs("victorialogs")
+def test_one_query_finds_a_request_s_lines_by_their_fields_at_the_edge_and_in_a_service(platform: Platform) -> None:
+    failed = platform.edge.post("/login", json={"email": "nobody@example.com", "password": "wrong"})
+    request_id = failed.headers["X-Request-Id"]
+
+    def ask() -> bool:
+        lines = platform.logs(f"trace_id:={request_id}")
+        assert {(line["service"], line["event"]) for line in lines} >= {("nginx", "request"), ("auth", "login_failed")}
+        return True
+
+    wait_until("VictoriaLogs has both lines", ask)
+    assert platform.logs(f"_time:5m event:=login_failed client:* account:* trace_id:={request_id}")
+
+
 @pytest.mark.needs("jaeger")
 def test_jaeger_knows_every_service(platform: Platform, user: Edge) -> None:
     def ask() -> bool:
