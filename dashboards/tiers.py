@@ -505,7 +505,6 @@ def logins() -> Dashboard:
                 "The most accounts at which logins failed from one address, in 15 minutes. Above ten it is guessing.",
                 [("max(logs:accounts_tried_from_one_address:max15m)", "accounts")],
                 "none",
-                empty_when="no login has failed in the last 15 minutes",
                 links=[FAILED_LOGINS],
             ),
             graph(
@@ -513,7 +512,6 @@ def logins() -> Dashboard:
                 "The most addresses from which logins failed at one account, in 15 minutes. A person has two or three.",
                 [("max(logs:addresses_that_tried_one_account:max15m)", "addresses")],
                 "none",
-                empty_when="no login has failed in the last 15 minutes",
                 links=[FAILED_LOGINS],
             ),
             graph(

@@ -28,13 +28,16 @@ assert "authorization" not in headers, "the password went on to the tool"
 assert headers["x-webauth-user"] == "ops", headers
 assert headers["host"].startswith("localhost:"), headers
 P
+sleep 1
+journalctl --identifier nginx --output cat | grep -q '"event":"operations_request".*"user":"ops","route":"/prometheus/","method":"GET","status":200' ||
+  fail 'the journal does not say who looked at Prometheus'
 is 'a tool that does not run' "$(status -u "$user" "https://localhost:$ops/alertmanager/")" 502
 
 is 'tools without a certificate' "$(status "https://localhost:$tools/prometheus/")" 400
 is 'tools with one' "$(mutual "https://localhost:$tools/prometheus/")" 200
 is 'a journal without a certificate' "$(status --data x "https://localhost:$ingest/upload")" 400
 is 'a journal' "$(mutual --data x "https://localhost:$ingest/upload")" 200
-grep -q '"path": "/logs/insert/journald/upload"' /tmp/body || fail "the journal went to $(cat /tmp/body)"
+grep -q '"path": "/upload"' /tmp/body || fail "the journal went to $(cat /tmp/body)"
 is 'a question to the journal' "$(mutual "https://localhost:$ingest/upload")" 403
 is 'another path' "$(mutual --data x "https://localhost:$ingest/select/logsql/query")" 404
 is 'metrics without a certificate' "$(status "https://localhost:$metrics/nginx")" 400
