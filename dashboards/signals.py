@@ -7,7 +7,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards.boards import Rows, board, choice
 from dashboards.panels import RATE, graph, log_graph, logs, traces
 
-SPANS = "traces_span_metrics"  # what Jaeger's span metrics begin with
+SPANS = "spans"  # what Jaeger's span metrics begin with
 OPERATION = "{{service_name}} {{span_name}}"
 
 
@@ -42,11 +42,11 @@ def tracing() -> Dashboard:
                 [
                     (
                         "histogram_quantile(0.95, sum by (le, service_name, span_name)"
-                        f" (rate({SPANS}_duration_milliseconds_bucket{entry}{RATE})))",
+                        f" (rate({SPANS}_duration_seconds_bucket{entry}{RATE})))",
                         OPERATION,
                     )
                 ],
-                "ms",
+                "s",
                 exemplars=True,
             ),
         ],
@@ -57,7 +57,7 @@ def tracing() -> Dashboard:
                 [
                     (
                         "sum by (service_name, span_name) (rate("
-                        f'{SPANS}_duration_milliseconds_sum{{span_kind="SPAN_KIND_CLIENT", {spans}}}{RATE})) / 1000',
+                        f'{SPANS}_duration_seconds_sum{{span_kind="SPAN_KIND_CLIENT", {spans}}}{RATE}))',
                         OPERATION,
                     )
                 ],
@@ -70,7 +70,7 @@ def tracing() -> Dashboard:
                 [
                     (
                         "sum by (service_name, span_name) (rate("
-                        f'{SPANS}_duration_milliseconds_sum{{span_kind="SPAN_KIND_INTERNAL", {spans}}}{RATE})) / 1000',
+                        f'{SPANS}_duration_seconds_sum{{span_kind="SPAN_KIND_INTERNAL", {spans}}}{RATE}))',
                         OPERATION,
                     )
                 ],
@@ -82,9 +82,9 @@ def tracing() -> Dashboard:
             traces("Newest", "Click one to see where its time went.", service="auth", limit=20),
             traces(
                 "Slow",
-                "Requests to the API that took 250 ms or more.",
+                "Requests to the API that took half a second or more.",
                 service="api",
-                minDuration="250ms",
+                minDuration="500ms",
                 limit=20,
                 empty_when="no request to the API took that long",
             ),

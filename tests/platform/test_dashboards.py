@@ -17,7 +17,7 @@ from belvedere_platform import PASSWORD, ROOT, Edge, Platform, wait_until
 
 DASHBOARDS = sorted((ROOT / "dashboards" / "json").glob("*.json"))
 SPAN = 3600  # seconds that dashboards show
-STEP = 30
+STEP = "30s"
 NEEDS = {"victoriametrics-logs-datasource": "victorialogs", "jaeger": "jaeger"}
 
 
