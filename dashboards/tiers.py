@@ -258,7 +258,7 @@ def postgresql() -> Dashboard:
         ],
         "Vacuum": [
             graph(
-                "Transactions until wraparound",
+                "Transaction ids used",
                 "Share of the two thousand million transaction ids used since the oldest row was frozen. "
                 "Autovacuum sets in at 10 %.",
                 [(f"max by (datname) (pg_database_wraparound_age_datfrozenxid_seconds{ON}) / 2e9", "{{datname}}")],
