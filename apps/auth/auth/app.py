@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from auth import routes
+from auth import operators, routes
 from auth.accounts import EmailTaken
 from auth.logins import BadCredentials, Logins, WrongPassword
 from auth.passwords import HashingBusy, PasswordHasher
@@ -47,6 +47,16 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     )
     auth = Auth(kit.database, logins, signer, verifier, kit.metrics.registry)
     app.register_blueprint(routes.blueprint(auth))
+    operations = TokenSigner(
+        settings.signing_key.active,
+        settings.token_issuer,
+        operators.AUDIENCE,
+        operators.LIFETIME,
+        kit.tracing,
+        settings.signing_key.others,
+    )
+    operations_verifier = TokenVerifier(operations, settings.token_issuer, operators.AUDIENCE, kit.tracing)
+    app.register_blueprint(operators.blueprint(kit.database, logins, operations, operations_verifier))
 
     answer_with(app, EmailTaken, lambda _: Problem(409, "An account with this e-mail exists.", "email-taken"))
     answer_with(app, HashingBusy, lambda _: unavailable("Too many logins at once; try again soon.", "hashing-busy"))
