@@ -9,7 +9,7 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards import overview, service, slos, tiers
+from dashboards import overview, service, signals, slos, tiers
 from dashboards.declarations import read_services
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +22,7 @@ def rendered() -> dict[Path, str]:
     """Return what each file should hold."""
     files = {RULES: slos.rendered(ROOT)}
     services = read_services(ROOT / "apps")
-    for dashboard in [overview.build(services), *map(service.build, services), *tiers.build()]:
+    for dashboard in [overview.build(services), *map(service.build, services), *tiers.build(), *signals.build()]:
         dashboard.schema_version = SCHEMA_VERSION
         for number, panel in enumerate(dashboard.panels or [], start=1):
             panel.id_val = number

@@ -22,7 +22,7 @@ LATENCY_TARGET = 0.5  # of a service that has none of its own
 def build(services: list[Service]) -> Dashboard:
     """Return the dashboard for these services."""
     builder = start("Overview", "overview", "Does the platform serve its users, and where to look if it does not.")
-    for add in (_status, _journey, _objectives, _traffic, _latency, _edge, _database, _hosts):
+    for add in (_status, _journey, _objectives, _saturation, _traffic, _latency, _edge, _database, _hosts):
         add(builder, services)
     return builder.build()
 
@@ -118,31 +118,39 @@ def _journey(board: DashboardBuilder, services: list[Service]) -> None:
 
 
 def _objectives(board: DashboardBuilder, services: list[Service]) -> None:
-    board.with_row(Row("Objectives and saturation"))
-    for title, description, query, legend, unit in (
+    board.with_row(Row("Objectives"))
+    for title, description, query, unit in (
         (
             "Error budget remaining",
             "What is left of each error budget of the last 14 days. Below 0 the objective is missed.",
             "slo:error_budget_remaining:ratio",
-            "{{service}} {{slo}}",
             "percentunit",
         ),
         (
             "Burn rate, 1 h",
             "How many times as fast as it lasts a budget is used up. 14.4 over an hour wakes somebody.",
             "slo:burn_rate:1h",
-            "{{service}} {{slo}}",
             "none",
         ),
-        (
-            "CPU pressure, by tier",
-            "Share of time in which something waited for a core, on the worst host of a tier.",
-            f"max by (tier) (rate(node_pressure_cpu_waiting_seconds_total{RATE}))",
-            "{{tier}}",
-            "percentunit",
-        ),
     ):
-        board.with_panel(graph(title, description, [(query, legend)], unit, least=None))
+        board.with_panel(graph(title, description, [(query, "{{service}} {{slo}}")], unit, span=12, least=None))
+
+
+def _saturation(board: DashboardBuilder, services: list[Service]) -> None:
+    board.with_row(Row("Saturation, by tier"))
+    for what, metric, consequence in (
+        ("CPU", "cpu", "a core: add hosts or cores to the tier"),
+        ("Memory", "memory", "memory: the host swaps, or drops what it had cached"),
+        ("Disk", "io", "the disk"),
+    ):
+        board.with_panel(
+            graph(
+                f"{what} pressure, by tier",
+                f"Share of time in which something waited for {consequence}. The worst host of each tier.",
+                [(f"max by (tier) (rate(node_pressure_{metric}_waiting_seconds_total{RATE}))", "{{tier}}")],
+                "percentunit",
+            )
+        )
 
 
 def _traffic(board: DashboardBuilder, services: list[Service]) -> None:

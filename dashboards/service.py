@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.boards import board
+from dashboards.boards import Panel, board, instances
 from dashboards.declarations import Service
-from dashboards.panels import RATE, graph
+from dashboards.panels import RATE, graph, logs, logs_link, traces_link
 
 
 def build(service: Service) -> Dashboard:
@@ -16,7 +18,10 @@ def build(service: Service) -> Dashboard:
     jobs = f'{{job="{name}", instance=~"$instance"}}'
     queries = f'{{service="{name}", instance=~"$instance"}}'
     rate = f"rate({metric}_count{ours}{RATE})"
-    rows = {
+    errors = f'rate({metric}_count{{instance=~"$instance", status=~"5.."}}{RATE})'
+    unit = f'{{_SYSTEMD_UNIT=~"{name}@.+"}}'
+    leads = [logs_link(f"Log lines of {name}", unit), traces_link(f"Traces of {name}", name)]
+    rows: dict[str, Sequence[Panel]] = {
         "Objectives": [
             graph(
                 "Error budget remaining",
@@ -35,13 +40,32 @@ def build(service: Service) -> Dashboard:
             ),
         ],
         "Requests": [
-            graph("Rate, by route", "Answers per second.", [(f"sum by (route) ({rate})", "{{route}}")], "reqps"),
+            graph(
+                "Rate, by route",
+                "Answers per second.",
+                [(f"sum by (route) ({rate})", "{{route}}")],
+                "reqps",
+                links=leads,
+            ),
             graph(
                 "Rate, by status",
                 "Answers per second: 4xx are clients' errors, 5xx the service's.",
                 [(f"sum by (status) ({rate})", "{{status}}")],
                 "reqps",
                 stacked=True,
+                links=leads,
+            ),
+            graph(
+                "Errors, by route",
+                "Share of each route's answers that were server errors (5xx).",
+                [
+                    (
+                        f"(sum by (route) ({errors}) or 0 * sum by (route) ({rate})) / (sum by (route) ({rate}) > 0)",
+                        _ROUTE,
+                    )
+                ],
+                "percentunit",
+                links=leads,
             ),
             graph(
                 "p95, by route",
@@ -49,11 +73,28 @@ def build(service: Service) -> Dashboard:
                 [
                     (
                         f"histogram_quantile(0.95, sum by (le, route) (rate({metric}_bucket{ours}{RATE})))",
-                        "{{route}}",
+                        _ROUTE,
                     )
                 ],
                 "s",
+                span=12,
                 exemplars=True,
+                links=leads,
+            ),
+            graph(
+                "p50 and p99",
+                "Half of all answers took less than p50, 99 % less than p99. A point leads to the trace of a request.",
+                [
+                    (
+                        f"histogram_quantile({quantile}, sum by (le) (rate({metric}_bucket{ours}{RATE})))",
+                        f"p{quantile * 100:g}",
+                    )
+                    for quantile in (0.5, 0.99)
+                ],
+                "s",
+                span=12,
+                exemplars=True,
+                links=leads,
             ),
         ],
         "Instances": [
@@ -103,9 +144,27 @@ def build(service: Service) -> Dashboard:
             ),
         ],
     }
+    for row, panels in service.panels.items():
+        rows[row] = [
+            graph(one.title, one.description, [(one.query, one.legend)], one.unit, empty_when=one.empty_when)
+            for one in panels
+        ]
+    rows["Logs"] = [
+        logs(
+            "Newest lines",
+            "What the service logs: failures, slow requests and statements, its events. Each leads to its trace.",
+            unit,
+            empty_when="it has said nothing in the time shown",
+        )
+    ]
     return board(
-        f"Service {name}", f"service-{name}", f"What {name} does, and what it waits for.", rows, f"{metric}_count"
+        f"Service {name}",
+        f"service-{name}",
+        f"What {name} does, and what it waits for.",
+        rows,
+        instances(f"{metric}_count"),
     )
 
 
 _BY = "{{instance}}"
+_ROUTE = "{{route}}"

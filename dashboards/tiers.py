@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.boards import board
-from dashboards.panels import RATE, graph, logs
+from dashboards.boards import board, instances
+from dashboards.panels import RATE, graph, logs_link
 
 ON = '{instance=~"$instance"}'
+WATCHERS = '"prometheus|alertmanager|blackbox|jaeger|victorialogs|vmalert|grafana"'
+NETWORK = '{device!="lo", instance=~"$instance"}'
 BY_HOST = "{{host}}"
+FAILED_LOGINS = logs_link("Failed logins", "event:=login_failed")
+STATEMENTS = logs_link("Slow statements in the logs", "event:=slow_query")
 
 
 def edge() -> Dashboard:
@@ -49,7 +53,7 @@ def edge() -> Dashboard:
         "Upstreams": [
             graph(
                 "Attempts, by status",
-                "What instances answered Nginx per second. More attempts than requests: it tried again elsewhere.",
+                "What instances answered Nginx per second, - for nothing. More attempts than requests: it tried again.",
                 [
                     (
                         f"sum by (upstream, status) (rate(nginx_upstream_requests_total{ON}{RATE}))",
@@ -85,6 +89,25 @@ def edge() -> Dashboard:
                 "s",
             ),
             graph(
+                "Certificates",
+                "How long the certificate that each address shows is still valid. They are renewed with 30 days left.",
+                [("min by (edge) (probe_ssl_earliest_cert_expiry{job='probe'}) - time()", "{{edge}}")],
+                "s",
+            ),
+            graph(
+                "Refused by limits",
+                "Per second: 429 by an address's limit; 503 by a service that is full, or has no instance.",
+                [
+                    (
+                        'sum by (status) (rate(nginx_requests_total{server="edge", status=~"429|503",'
+                        f' instance=~"$instance"}}{RATE}))',
+                        "{{status}}",
+                    )
+                ],
+                "reqps",
+                empty_when="no request was ever refused",
+            ),
+            graph(
                 "Log lines not understood",
                 "Lines per second that mtail cannot count.",
                 [(f"sum by (host) (rate(nginx_access_log_unparsed_total{ON}{RATE}))", BY_HOST)],
@@ -92,7 +115,7 @@ def edge() -> Dashboard:
             ),
         ],
     }
-    return board("Edge", "edge", "What clients are answered, and by whom.", rows, "nginx_requests_total")
+    return board("Edge", "edge", "What clients are answered, and by whom.", rows, instances("nginx_requests_total"))
 
 
 def postgresql() -> Dashboard:
@@ -140,7 +163,9 @@ def postgresql() -> Dashboard:
                 [(f"sum by (host, state) (postgresql_connections_used{ON})", "{{host}} {{state}}")],
                 "none",
             ),
-            graph("Locks", "By mode.", [(f"sum by (mode) (pg_locks_count{ON})", "{{mode}}")], "none"),
+            graph(
+                "Locks", "Held or waited for, by mode.", [(f"sum by (mode) (pg_locks_count{ON})", "{{mode}}")], "none"
+            ),
             graph(
                 "Deadlocks",
                 "Per second.",
@@ -148,10 +173,49 @@ def postgresql() -> Dashboard:
                 "ops",
             ),
         ],
-        "Storage": [
+        "Statements": [
+            graph(
+                "Most time",
+                "Seconds per second of the ten statements that take the most, by their id in pg_stat_statements.",
+                [
+                    (
+                        f"topk(10, sum by (queryid, user) (rate(pg_stat_statements_seconds_total{ON}{RATE})))",
+                        "{{user}} {{queryid}}",
+                    )
+                ],
+                "none",
+                links=[STATEMENTS],
+            ),
+            graph(
+                "Most calls",
+                "Calls per second of the ten statements that are called most.",
+                [
+                    (
+                        f"topk(10, sum by (queryid, user) (rate(pg_stat_statements_calls_total{ON}{RATE})))",
+                        "{{user}} {{queryid}}",
+                    )
+                ],
+                "ops",
+                links=[STATEMENTS],
+            ),
+            graph(
+                "Longest on average",
+                "Mean time of the ten slowest statements that are called at all.",
+                [
+                    (
+                        f"topk(10, sum by (queryid, user) (rate(pg_stat_statements_seconds_total{ON}{RATE}))"
+                        f" / (sum by (queryid, user) (rate(pg_stat_statements_calls_total{ON}{RATE})) > 0))",
+                        "{{user}} {{queryid}}",
+                    )
+                ],
+                "s",
+                links=[STATEMENTS],
+            ),
+        ],
+        "Cache and WAL": [
             graph(
                 "Cache hits",
-                "Share of blocks found in memory.",
+                "Share of blocks found in PostgreSQL's own memory.",
                 [
                     (
                         f"sum by (host) (rate(pg_stat_database_blks_hit{ON}{RATE})) / (sum by (host)"
@@ -164,21 +228,65 @@ def postgresql() -> Dashboard:
                 most=1,
             ),
             graph(
-                "Size",
-                "Of each database.",
-                [(f"max by (datname) (pg_database_size_bytes{ON})", "{{datname}}")],
-                "bytes",
+                "WAL written",
+                "Bytes of log per second: what replicas must receive and the archive must keep.",
+                [(f"sum(rate(patroni_xlog_location{RATE}))", "primary")],
+                "Bps",
             ),
             graph("WAL on disk", "In pg_wal.", [(f"max by (host) (pg_wal_size_bytes{ON})", BY_HOST)], "bytes"),
+            graph(
+                "Checkpoints",
+                "Per second: those asked for come before their time, since max_wal_size is too small.",
+                [
+                    (f"sum(rate(pg_stat_checkpointer_num_timed_total{ON}{RATE}))", "timed"),
+                    (f"sum(rate(pg_stat_checkpointer_num_requested_total{ON}{RATE}))", "asked for"),
+                ],
+                "ops",
+            ),
             graph(
                 "Archiving failures",
                 "Segments per second that could not be archived.",
                 [(f"sum by (host) (rate(pg_stat_archiver_failed_count{ON}{RATE}))", BY_HOST)],
                 "ops",
             ),
+            graph(
+                "Size",
+                "Of each database.",
+                [(f"max by (datname) (pg_database_size_bytes{ON})", "{{datname}}")],
+                "bytes",
+            ),
+        ],
+        "Vacuum": [
+            graph(
+                "Transaction ids used",
+                "Share of the two thousand million transaction ids used since the oldest row was frozen. "
+                "Autovacuum sets in at 10 %.",
+                [(f"max by (datname) (pg_database_wraparound_age_datfrozenxid_seconds{ON}) / 2e9", "{{datname}}")],
+                "percentunit",
+            ),
+            graph(
+                "Dead rows",
+                "Share of each table's rows that only vacuum can remove.",
+                [
+                    (
+                        f"max by (relname) (pg_stat_user_tables_n_dead_tup{ON}"
+                        f" / (pg_stat_user_tables_n_dead_tup{ON} + pg_stat_user_tables_n_live_tup{ON} > 1000))",
+                        "{{relname}}",
+                    )
+                ],
+                "percentunit",
+                empty_when="no table has more than a thousand rows",
+            ),
+            graph(
+                "Longest transaction",
+                "How long the oldest one is open: what it may still see, vacuum cannot remove.",
+                [(f"max by (host) (pg_long_running_transactions_oldest_timestamp_seconds{ON})", BY_HOST)],
+                "s",
+            ),
         ],
     }
-    return board("PostgreSQL", "postgresql", "Replication, work, contention and storage.", rows, "pg_up")
+    about = "Replication, work, locks, statements, cache, log and vacuum."
+    return board("PostgreSQL", "postgresql", about, rows, instances("pg_up"))
 
 
 def pooler() -> Dashboard:
@@ -242,7 +350,7 @@ def pooler() -> Dashboard:
             ),
         ],
     }
-    return board("Pooler", "pooler", "Between services and PostgreSQL.", rows, "pgbouncer_up")
+    return board("Pooler", "pooler", "Between services and PostgreSQL.", rows, instances("pgbouncer_up"))
 
 
 def hosts() -> Dashboard:
@@ -291,12 +399,58 @@ def hosts() -> Dashboard:
             )
             for what, metric in (("CPU", "cpu"), ("Memory", "memory"), ("Disk", "io"))
         ],
+        "Network and disks": [
+            graph(
+                "Network",
+                "Bytes received and sent per second, loopback excepted.",
+                [
+                    (
+                        f"sum by (host) (rate(node_network_receive_bytes_total{NETWORK}{RATE})"
+                        f" + rate(node_network_transmit_bytes_total{NETWORK}{RATE}))",
+                        BY_HOST,
+                    )
+                ],
+                "Bps",
+            ),
+            graph(
+                "Disks",
+                "Share of time in which each disk had something to do.",
+                [(f"max by (host, device) (rate(node_disk_io_time_seconds_total{ON}{RATE}))", "{{host}} {{device}}")],
+                "percentunit",
+                empty_when="the hosts are containers, which have no disks of their own",
+            ),
+            graph(
+                "Load for each core",
+                "Processes that run or wait for a core or a disk, by core. Above 1 they queue.",
+                [
+                    (
+                        f"max by (host) (node_load1{ON}) / count by (host)"
+                        ' (node_cpu_seconds_total{mode="idle", instance=~"$instance"})',
+                        BY_HOST,
+                    )
+                ],
+                "none",
+            ),
+        ],
         "Errors": [
             graph(
                 "Out of memory",
                 "Processes killed in the last hour.",
                 [(f"max by (host) (increase(node_vmstat_oom_kill{ON}[1h]))", BY_HOST)],
                 "none",
+            ),
+            graph(
+                "Network errors",
+                "Packets per second that were dropped or broken.",
+                [
+                    (
+                        f"sum by (host) (rate(node_network_receive_errs_total{NETWORK}{RATE})"
+                        f" + rate(node_network_receive_drop_total{NETWORK}{RATE})"
+                        f" + rate(node_network_transmit_drop_total{NETWORK}{RATE}))",
+                        BY_HOST,
+                    )
+                ],
+                "pps",
             ),
             graph(
                 "Failed units",
@@ -312,7 +466,7 @@ def hosts() -> Dashboard:
             ),
         ],
     }
-    return board("Hosts", "hosts", "Use, saturation and errors of every host.", rows, "node_uname_info")
+    return board("Hosts", "hosts", "Use, saturation and errors of every host.", rows, instances("node_uname_info"))
 
 
 def logins() -> Dashboard:
@@ -345,6 +499,37 @@ def logins() -> Dashboard:
                 "reqps",
             ),
         ],
+        "Unusual patterns, counted in the logs": [
+            graph(
+                "Accounts that one address tried",
+                "The most accounts at which logins failed from one address, in 15 minutes. Above ten it is guessing.",
+                [("max(logs:accounts_tried_from_one_address:max15m)", "accounts")],
+                "none",
+                links=[FAILED_LOGINS],
+            ),
+            graph(
+                "Addresses that tried one account",
+                "The most addresses from which logins failed at one account, in 15 minutes. A person has two or three.",
+                [("max(logs:addresses_that_tried_one_account:max15m)", "addresses")],
+                "none",
+                links=[FAILED_LOGINS],
+            ),
+            graph(
+                "Logins from new networks",
+                "In the last hour: by accounts that have logged in before, but never from there; and all logins.",
+                [("logs:logins_from_new_networks:count1h", "new network"), ("logs:logins:count1h", "all")],
+                "none",
+                links=[logs_link("Logins from new networks", "event:=login_from_new_network")],
+            ),
+            graph(
+                "Refusals to one address",
+                "The most 401 and 404 that one address was answered in 5 minutes. 300 is one a second.",
+                [("max by (status) (logs:refused_to_one_address:max5m)", "{{status}}")],
+                "none",
+                empty_when="nobody was answered 401 or 404 in the last 5 minutes",
+                links=[logs_link("Refusals by address", "event:=request service:=nginx status:in(401,404)")],
+            ),
+        ],
         "Passwords": [
             graph(
                 "Waiting for a hash",
@@ -373,7 +558,11 @@ def logins() -> Dashboard:
         ],
     }
     return board(
-        "Logins and abuse", "logins", "Who gets in, who does not, and what it costs.", rows, "auth_logins_total"
+        "Logins and abuse",
+        "logins",
+        "Who gets in, who does not, and what it costs.",
+        rows,
+        instances("auth_logins_total"),
     )
 
 
@@ -401,6 +590,13 @@ def backups() -> Dashboard:
                 "bytes",
             ),
             graph(
+                "Since the restore drill",
+                "How long ago a backup was last restored and read, as a test.",
+                [("time() - max(restore_drill_last_success_timestamp_seconds)", "drill")],
+                "s",
+                empty_when="no drill has been run yet",
+            ),
+            graph(
                 "Archived",
                 "WAL segments per second.",
                 [(f"sum by (host) (rate(pg_stat_archiver_archived_count{RATE}))", BY_HOST)],
@@ -423,6 +619,24 @@ def watchers() -> Dashboard:
                 "ops",
             ),
             graph("Disk", "Blocks.", [("prometheus_tsdb_storage_blocks_bytes", "blocks")], "bytes"),
+            graph(
+                "Slowest scrapes",
+                "How long the slowest targets of each job take to answer. Scrapes end after 10 s.",
+                [("topk(10, max by (job) (scrape_duration_seconds))", "{{job}}")],
+                "s",
+            ),
+            graph(
+                "Samples, by job",
+                "What each job adds at every scrape: where series come from.",
+                [("topk(10, sum by (job) (scrape_samples_post_metric_relabeling))", "{{job}}")],
+                "none",
+            ),
+            graph(
+                "Exemplars",
+                "Kept in memory: points that lead to traces.",
+                [("prometheus_tsdb_exemplar_exemplars_in_storage", "exemplars")],
+                "none",
+            ),
         ],
         "Alertmanager": [
             graph("Alerts", "By state.", [("sum by (state) (alertmanager_alerts)", "{{state}}")], "none"),
@@ -430,6 +644,12 @@ def watchers() -> Dashboard:
                 "Notifications dropped",
                 "By Prometheus, per second.",
                 [(f"sum(rate(prometheus_notifications_dropped_total{RATE}))", "dropped")],
+                "ops",
+            ),
+            graph(
+                "Notifications failed",
+                "By Alertmanager, per second, by receiver's kind.",
+                [(f"sum by (integration) (rate(alertmanager_notifications_failed_total{RATE}))", "{{integration}}")],
                 "ops",
             ),
         ],
@@ -461,24 +681,42 @@ def watchers() -> Dashboard:
                 ],
                 "ops",
             ),
+            graph(
+                "Counted in logs",
+                "Evaluations of vmalert's rules per second, and those that failed.",
+                [
+                    (f"sum(rate(vmalert_iteration_total{RATE}))", "evaluations"),
+                    (f"sum(rate(vmalert_recording_rules_errors_total{RATE}))", "failed"),
+                ],
+                "ops",
+            ),
             graph("Disk used by logs", "Compressed.", [("sum(vl_data_size_bytes)", "logs")], "bytes"),
+        ],
+        "Every watcher": [
+            graph(
+                "Answers",
+                "1: it answers Prometheus. Grafana may have been left out.",
+                [(f"min by (job) (up{{job=~{WATCHERS}}})", "{{job}}")],
+                "none",
+                most=1,
+            ),
+            graph(
+                "CPU",
+                "Cores used.",
+                [(f"sum by (job) (rate(process_cpu_seconds_total{{job=~{WATCHERS}}}{RATE}))", "{{job}}")],
+                "none",
+            ),
+            graph(
+                "Memory",
+                "Resident memory.",
+                [(f"sum by (job) (process_resident_memory_bytes{{job=~{WATCHERS}}})", "{{job}}")],
+                "bytes",
+            ),
         ],
     }
     return board("Watchers", "watchers", "Is what watches well itself?", rows)
 
 
-def log_search() -> Dashboard:
-    """Return the logs of all hosts."""
-    rows = {
-        "Logs": [
-            logs("Errors", "Lines of priority error or worse, all hosts.", "PRIORITY:in(0,1,2,3)"),
-            logs("Failed logins", "The audit lines of logins that did not succeed.", "login_failed"),
-            logs("All", "Every line.", "*"),
-        ]
-    }
-    return board("Logs", "logs", "What the journals of all hosts say.", rows)
-
-
 def build() -> list[Dashboard]:
     """Return all of them."""
-    return [edge(), postgresql(), pooler(), hosts(), logins(), backups(), watchers(), log_search()]
+    return [edge(), postgresql(), pooler(), hosts(), logins(), backups(), watchers()]

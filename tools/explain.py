@@ -41,7 +41,7 @@ class Tools:
 
     def lines(self, request_id: str) -> list[Json]:
         """The log lines that have the id in a field, oldest first."""
-        query = f'"{request_id}" | unpack_json | filter trace_id:={request_id} | sort by (_time)'
+        query = f"trace_id:={request_id} | sort by (_time)"
         answer = self._get("logs", "/select/logsql/query", query=query, limit=1000)
         if answer is None:
             return []

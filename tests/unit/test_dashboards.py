@@ -2,19 +2,31 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "dashboards" / "json").glob("*.json"))
-SOURCES = {
-    "prometheus",
-    "alertmanager",
-    "jaeger",
-    "victorialogs",
-}  # uids in roles/grafana/templates/datasources.yaml.j2
+TEMPLATE = (ROOT / "roles" / "grafana" / "templates" / "datasources.yaml.j2").read_text()
+SOURCES = set(re.findall(r"^    uid: (\S+)$", TEMPLATE, re.MULTILINE))
+# A dashboard for each of these, beside the services'.
+BOARDS = {
+    "overview",
+    "edge",
+    "postgresql",
+    "pooler",
+    "hosts",
+    "logins",
+    "logs",
+    "traces",
+    "backups",
+    "watchers",
+}
+GRAFANA_S_OWN = {"__rate_interval", "__interval", "__range", "__from", "__to", "__all"}
 
 
 @pytest.fixture(params=DASHBOARDS, ids=lambda path: path.stem)
@@ -27,6 +39,21 @@ def shown(dashboard):
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     assert panels
     return panels
+
+
+def variables(dashboard):
+    """The dashboard's variables, by name."""
+    return {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+
+
+def source(dashboard, part):
+    """The uid of the data source that a panel, an annotation or a variable asks."""
+    uid = part["datasource"]["uid"]
+    return variables(dashboard)["environment"]["current"]["value"] if uid == "${environment}" else uid
+
+
+def test_every_part_of_the_platform_has_a_dashboard():
+    assert BOARDS - {path.stem for path in DASHBOARDS} == set()
 
 
 def test_every_service_has_a_dashboard():
@@ -50,12 +77,43 @@ def test_panels_have_different_titles(dashboard):
     assert len(titles) == len(set(titles))
 
 
-def test_every_panel_asks_a_known_data_source(dashboard):
-    template = (ROOT / "roles/grafana/templates/datasources.yaml.j2").read_text()
+def test_everything_asks_a_known_data_source(dashboard):
+    queried = [variable for variable in variables(dashboard).values() if variable["type"] == "query"]
+    for part in [*shown(dashboard), *dashboard["annotations"]["list"], *queried]:
+        assert source(dashboard, part) in SOURCES, part.get("title") or part["name"]
+    assert [panel["title"] for panel in shown(dashboard) if not panel["targets"]] == []
+
+
+def test_every_variable_that_is_used_is_there_and_the_other_way_round(dashboard):
+    text = json.dumps([dashboard["panels"], dashboard["annotations"], dashboard["templating"]])
+    used = set(re.findall(r"\$\{?([a-z_]\w*)", text)) - GRAFANA_S_OWN
+    assert used == set(variables(dashboard))
+
+
+def test_links_lead_to_explore_with_a_query_of_a_known_data_source(dashboard):
     for panel in shown(dashboard):
-        assert panel["datasource"]["uid"] in SOURCES, panel["title"]
-        assert f"uid: {panel['datasource']['uid']}\n" in template
-        assert panel["targets"], panel["title"]
+        for link in panel.get("links", []):
+            address = urlsplit(link["url"])
+            pane = json.loads(parse_qs(address.query)["panes"][0])["panel"]
+            assert address.path == "/explore"
+            assert pane["datasource"] in SOURCES
+            assert [query["datasource"]["uid"] for query in pane["queries"]] == [pane["datasource"]]
+
+
+def test_data_sources_name_only_one_another():
+    named = set(re.findall(r"datasourceUid: (\S+)", TEMPLATE))
+    assert named
+    assert named <= SOURCES
+
+
+def test_every_service_s_dashboard_leads_to_its_traces_and_logs():
+    for path in DASHBOARDS:
+        if path.stem.startswith("service-"):
+            panels = shown(json.loads(path.read_text()))
+            assert [panel["title"] for panel in panels if any(target.get("exemplar") for target in panel["targets"])]
+            assert {"Log lines", "Traces"} <= {
+                re.sub(r" of \w+$", "", link["title"]) for panel in panels for link in panel.get("links", [])
+            }
 
 
 def test_no_panel_lies_on_another_or_beyond_the_edge(dashboard):

@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from auth import routes
+from auth import operators, routes
 from auth.accounts import EmailTaken
 from auth.logins import BadCredentials, Logins, WrongPassword
 from auth.passwords import HashingBusy, PasswordHasher
@@ -42,9 +42,21 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     )
     verifier = TokenVerifier(signer, settings.token_issuer, settings.token_audience, kit.tracing)
     throttle = Throttle(InstanceFailures(), settings.account_rule, settings.address_rule)
-    logins = Logins(kit.database, hasher, throttle, settings.session_lifetime, kit.metrics.registry)
+    logins = Logins(
+        kit.database, hasher, throttle, settings.session_lifetime, signer.derived_key(b"log"), kit.metrics.registry
+    )
     auth = Auth(kit.database, logins, signer, verifier, kit.metrics.registry)
     app.register_blueprint(routes.blueprint(auth))
+    operations = TokenSigner(
+        settings.signing_key.active,
+        settings.token_issuer,
+        operators.AUDIENCE,
+        operators.LIFETIME,
+        kit.tracing,
+        settings.signing_key.others,
+    )
+    operations_verifier = TokenVerifier(operations, settings.token_issuer, operators.AUDIENCE, kit.tracing)
+    app.register_blueprint(operators.blueprint(kit.database, logins, operations, operations_verifier))
 
     answer_with(app, EmailTaken, lambda _: Problem(409, "An account with this e-mail exists.", "email-taken"))
     answer_with(app, HashingBusy, lambda _: unavailable("Too many logins at once; try again soon.", "hashing-busy"))

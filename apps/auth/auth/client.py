@@ -10,11 +10,21 @@ MAX_USER_AGENT = 100  # characters: enough to recognise a browser
 
 @dataclass(frozen=True)
 class Client:
-    """An address (None if it is not known), the network that throttling takes for one client, and a user agent."""
+    """An address (None if it is not known), the network that throttling takes for one client, and a user agent.
+
+    `neighbourhood` is the wider network that its next address is likely to be from: a site's or a provider's.
+    """
 
     address: str | None
     network: str | None
     user_agent: str | None
+
+    @property
+    def neighbourhood(self) -> str | None:
+        if self.address is None:
+            return None
+        prefix = 24 if ipaddress.ip_address(self.address).version == 4 else 48
+        return str(ipaddress.ip_network((self.address, prefix), strict=False))
 
 
 def current() -> Client:

@@ -3,6 +3,7 @@
 All of it happens inside the hasher's admission, so that waiting for the database takes no further threads either.
 """
 
+import hmac
 import logging
 from uuid import UUID
 
@@ -33,6 +34,7 @@ class Logins:
 
     throttle: may refuse a right password, and then all is as if it had been a wrong one.
     session_lifetime: seconds after which a login ends for good.
+    pseudonym_key: what logs call an e-mail address comes from it and from the address.
     """
 
     def __init__(
@@ -41,18 +43,25 @@ class Logins:
         hasher: PasswordHasher,
         throttle: Throttle,
         session_lifetime: int,
+        pseudonym_key: bytes,
         registry: CollectorRegistry,
     ) -> None:
         self._database = database
         self._hasher = hasher
         self._throttle = throttle
         self._session_lifetime = session_lifetime
+        self._pseudonym_key = pseudonym_key
         self._logins = Counter("auth_logins", "Logins by their outcome", ("outcome",), registry=registry)
         self._changes = Counter(
             "auth_password_changes", "Changes of a password by their outcome", ("outcome",), registry=registry
         )
         self._locks = Counter(
             "auth_lockouts", "Locks begun after too many failures, by what was locked", ("scope",), registry=registry
+        )
+        self._new_networks = Counter(
+            "auth_logins_from_new_networks",
+            "Logins from a network that the account, which has logged in before, was never in",
+            registry=registry,
         )
         for outcome in ("succeeded", "failed", "locked"):  # from 0 on, so that a rate sees the first one
             self._logins.labels(outcome)
@@ -89,10 +98,14 @@ class Logins:
             with self._database.transaction() as session:
                 if upgraded:
                     accounts.replace_hash(session, account, upgraded)
+                new_network = sessions.first_from(session, account.id, client)
                 granted = sessions.begin(session, account.id, account.email, self._session_lifetime, client)
                 audit.record(session, "login_succeeded", client, account.id, granted.session_id)
         self._logins.labels("succeeded").inc()
-        event("login_succeeded", "A login succeeded")
+        event("login_succeeded", "A login succeeded", client=client.network)
+        if new_network:
+            self._new_networks.inc()
+            event("login_from_new_network", "The account was never in this network before", client=client.network)
         return granted
 
     def change_password(self, owner: Owner, current: str, new: str, client: Client) -> None:
@@ -138,7 +151,15 @@ class Logins:
             self._record_locks(session, locks, client, account_id)
         self._carry_no_position()
         self._logins.labels("locked" if locked else "failed").inc()
-        event("login_failed", "A login failed", logging.WARNING, known_account=account is not None, reason=reason)
+        event(
+            "login_failed",
+            "A login failed",
+            logging.WARNING,
+            known_account=account is not None,
+            reason=reason,
+            client=client.network,
+            account=self._pseudonym(email),
+        )
 
     def _refuse_change(self, account: Account, owner: Owner, client: Client) -> None:
         locks = self._throttle.failed(account.email, client, at_home=True)
@@ -148,6 +169,10 @@ class Logins:
         self._carry_no_position()
         self._changes.labels("failed").inc()
         event("password_change_failed", "The current password was wrong", logging.WARNING)
+
+    def _pseudonym(self, email: str) -> str:
+        """What stands for the address in logs, so that attempts at one account can be counted, even at none."""
+        return hmac.digest(self._pseudonym_key, email.encode(), "sha256").hex()[:16]
 
     def _carry_no_position(self) -> None:
         """Keep from the client how far the log has come: by how much, it could tell an account from none."""

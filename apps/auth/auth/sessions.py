@@ -192,6 +192,19 @@ def used_from(session: Session, account_id: UUID | None, client: Client) -> bool
     return row is not None
 
 
+def first_from(session: Session, account_id: UUID, client: Client) -> bool:
+    """Whether the account has sessions, ended or not, but none was last used from the client's neighbourhood."""
+    row = session.one(
+        """
+        SELECT NOT bool_or(address <<= %(network)s::inet)
+        FROM auth.sessions
+        WHERE account_id = %(account_id)s AND address IS NOT NULL
+        """,
+        {"account_id": str(account_id), "network": client.neighbourhood},
+    )
+    return bool(row and row[0])
+
+
 def of_account(session: Session, account_id: UUID) -> list[Listed]:
     """The account's sessions that go on, the last used first; at most MAX_LISTED."""
     rows = session.all(

@@ -1,6 +1,7 @@
 """Signing: access tokens as RS256 JWTs, and the public keys that others verify them with (JWKS)."""
 
 import hashlib
+import hmac
 import json
 import re
 import time
@@ -103,6 +104,13 @@ class TokenSigner:
     def get(self, kid: str) -> RSAPublicKey | None:
         """The public key of this id, for a `TokenVerifier`."""
         return self._public_keys.get(kid)
+
+    def derived_key(self, purpose: bytes) -> bytes:
+        """A key for something else, the same on all instances; it tells nothing of the one that signs."""
+        der = self._key.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return hmac.digest(der, purpose, "sha256")
 
     def jwks(self) -> dict[str, Any]:
         """The public keys as a JSON Web Key Set."""

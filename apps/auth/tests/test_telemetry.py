@@ -47,7 +47,8 @@ def test_a_logins_trace_shows_where_its_time_went(logged_in):
     assert root.attributes["http.route"] == "/login"
     assert root.attributes["http.response.status_code"] == 200
     children = [span.name for span in spans if span.parent.span_id == root.context.span_id]
-    assert sorted(children) == ["INSERT primary", "INSERT primary", "SELECT primary", "password.verify", "token.sign"]
+    selects = ["SELECT primary"] * 2  # the account, and the networks that it has logged in from
+    assert sorted(children) == ["INSERT primary", "INSERT primary", *selects, "password.verify", "token.sign"]
 
 
 def test_a_sql_span_names_its_statement_and_target_but_no_parameters(logged_in):
@@ -107,7 +108,7 @@ def test_metrics_are_plain_prometheus_text_for_who_asks_for_that(logged_in):
 @pytest.mark.parametrize(
     "sample",
     [
-        'postgresql_query_duration_seconds_count{operation="SELECT",service="auth",target="primary"} 1.0',
+        'postgresql_query_duration_seconds_count{operation="SELECT",service="auth",target="primary"} 2.0',
         'auth_password_hash_duration_seconds_count{operation="verify"} 1.0',
         'auth_logins_total{outcome="succeeded"} 1.0',
         'auth_logins_total{outcome="locked"} 0.0',
@@ -146,6 +147,31 @@ def test_a_failed_login_is_logged_and_counted_without_the_address(auth):
     assert "user_id" not in line
     assert "ada@" not in auth.output()
     assert 'auth_logins_total{outcome="failed"} 1.0' in auth.metrics()
+
+
+def test_failed_logins_can_be_counted_by_account_and_by_address_without_saying_whose(auth):
+    for email in ("ada@example.net", "ada@example.net", "bob@example.net"):
+        auth.client.post("/login", json=CREDENTIALS | {"email": email}, environ_base={"REMOTE_ADDR": "2001:db8:1:2::3"})
+    accounts = [line["account"] for line in auth.log("login_failed")]
+    assert accounts[0] == accounts[1] != accounts[2]
+    assert {line["client"] for line in auth.log("login_failed")} == {"2001:db8:1:2::/64"}
+
+
+@pytest.mark.parametrize(
+    ("address", "new"), [("192.0.2.99", False), ("192.0.3.1", True), ("::ffff:192.0.2.7", False), ("2001:db8::1", True)]
+)
+def test_a_login_from_a_network_that_the_account_was_never_in_is_told(auth, address, new):
+    auth.client.post("/register", json=CREDENTIALS)
+
+    def log_in(address):
+        assert auth.client.post("/login", json=CREDENTIALS, environ_base={"REMOTE_ADDR": address}).status_code == 200
+
+    log_in("192.0.2.1")  # the first login of all is from no new network: there is no old one
+    log_in(address)
+    assert len(auth.log("login_from_new_network")) == new
+    assert f"auth_logins_from_new_networks_total {float(new)}" in auth.metrics()
+    log_in(address)
+    assert len(auth.log("login_from_new_network")) == new
 
 
 def test_a_slow_statement_is_logged_without_its_parameters(start_auth):

@@ -28,10 +28,14 @@ class Handler(BaseHTTPRequestHandler):
                 died.write(f"{self.command} {PORT}\n")
             self.close_connection = True
             return
+        if self.path == "/operators/session" and "__Host-operations=good" not in self.headers.get("Cookie", ""):
+            status = 401
         text = json.dumps({"port": PORT, "path": self.path, "headers": dict(self.headers)}).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.send_header("X-Request-Id", "the instance's own")
+        if self.path == "/operators/session":
+            self.send_header("X-Operator", "ada@example.net")
         self.end_headers()
         self.wfile.write(text)
 

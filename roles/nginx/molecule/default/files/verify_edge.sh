@@ -69,7 +69,7 @@ is 'the path of port 80' "$(curl --silent --output /dev/null --write-out '%{http
 is 'the health page' "$(ask https://localhost/edge-health)" ok
 curl --silent --tls-max 1.1 --cacert "$ca" https://localhost/edge-health && fail 'TLS 1.1 was accepted'
 
-# The log names the route and the instance, and only failed or slow requests go to the journal.
+# The log names the route and the instance. Failed and slow requests go to the journal whole, and of the others one in a hundred.
 sleep 2
 ask https://localhost/api/logged > /dev/null
 sleep 2
@@ -77,5 +77,23 @@ line=$(tail -1 /var/log/nginx/access.log)
 [[ $line =~ ^[^\ ]+\ edge\ /api/\ GET\ 200\ [0-9.]+\ [0-9]+\ api\ \"127.0.0.1:820[12]\"\ \"200\"\ \"[0-9.]+\"\ [0-9a-f]{32}\ 127.0.0.1$ ]] || fail "the log says $line"
 journalctl --identifier nginx --output cat | grep -q '"status":502' || fail 'the journal does not know of the 502'
 journalctl --identifier nginx --output cat | tail -1 | python3 -c 'import json, sys; assert json.loads(sys.stdin.read())["event"] == "request"'
-journalctl --identifier nginx --output cat | grep -q '"status":200,"seconds":0' && fail 'the journal has good, fast requests'
+journalctl --identifier nginx --output cat | grep -q '"status":404.*"weight":1}' || fail 'the journal does not know of a 404'
+ask --output /dev/null 'https://localhost/openapi/none?[1-300]'
+ask --output /dev/null 'http://localhost/?[1-1000]'
+sleep 2
+good=$(journalctl --identifier nginx --output cat | grep -E '"status":(200|308),"seconds":0') || true
+[ "$(wc -l <<< "$good")" -lt 60 ] || fail "of good, fast requests the journal has $(wc -l <<< "$good")"
+grep -v '"weight":100}' <<< "$good" | grep . && fail 'a line of the sample does not say how many requests it stands for'
+[ "$(journalctl --identifier nginx --output cat | grep -c '"status":404')" -ge 300 ] || fail 'the journal has lost errors'
+
+# The log is a buffer of a certain size.
+inode=$(stat --format %i /var/log/nginx/access.log)
+systemctl start nginx-log-size.service
+[ "$(stat --format %i /var/log/nginx/access.log)" = "$inode" ] || fail 'a small log was begun anew'
+head --bytes 1200000 /dev/zero | tr '\0' '\n' >> /var/log/nginx/access.log
+systemctl start nginx-log-size.service
+[ "$(stat --format %s /var/log/nginx/access.log)" -lt 100000 ] || fail 'a big log was not begun anew'
+ask https://localhost/api/logged > /dev/null
+sleep 2
+tail -1 /var/log/nginx/access.log | grep -q ' edge /api/ GET 200 ' || fail 'Nginx does not write to the new log'
 exit 0

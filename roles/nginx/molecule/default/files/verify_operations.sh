@@ -10,6 +10,23 @@ is() { [ "$2" = "$3" ] || fail "$1: $2, not $3: $(cat /tmp/body)"; }
 user="ops:$OPS_PASSWORD"
 
 is 'ops without a password' "$(status "https://localhost:$ops/")" 401
+grep -q '<form id="login">' /tmp/body || fail 'who is not logged in is not shown where to'
+grep -iq '^www-authenticate: basic' /tmp/head && fail 'a browser would ask for the password'
+for file in login.js ops.css; do is "$file without a login" "$(status "https://localhost:$ops/$file")" 200; done
+for file in ops.js index.html session/check; do
+  [[ $(status "https://localhost:$ops/$file") = 40[14] ]] || fail "$file is had without a login"
+done
+is 'a question with the cookie' "$(status -b '__Host-operations=good' "https://localhost:$ops/")" 200
+is 'one with a bad cookie' "$(status -b '__Host-operations=bad' "https://localhost:$ops/prometheus/")" 401
+is 'a tool, with the cookie and a name that is another' "$(status -u "somebody:x" -b 'mine=1; __Host-operations=good; other=2' "https://localhost:$ops/prometheus/-/healthy")" 200
+python3 - <<'P'
+import json
+headers = {name.lower(): value for name, value in json.load(open("/tmp/body"))["headers"].items()}
+assert headers["x-webauth-user"] == "ada@example.net", headers
+assert headers["cookie"] == "mine=1; other=2", headers
+P
+is 'a login' "$(status --json '{}' -b '__Host-operations=good' "https://localhost:$ops/session")" 200
+is 'a login with another method' "$(status -X PUT "https://localhost:$ops/session")" 403
 is 'ops with a wrong one' "$(status -u ops:wrong "https://localhost:$ops/prometheus/")" 401
 is 'the landing page' "$(status -u "$user" "https://localhost:$ops/")" 200
 grep -q 'href="/prometheus/"' /tmp/body || fail 'the landing page does not link to Prometheus'
@@ -28,13 +45,16 @@ assert "authorization" not in headers, "the password went on to the tool"
 assert headers["x-webauth-user"] == "ops", headers
 assert headers["host"].startswith("localhost:"), headers
 P
+sleep 1
+journalctl --identifier nginx --output cat | grep -q '"event":"operations_request".*"user":"ops","route":"/prometheus/","method":"GET","status":200' ||
+  fail 'the journal does not say who looked at Prometheus'
 is 'a tool that does not run' "$(status -u "$user" "https://localhost:$ops/alertmanager/")" 502
 
 is 'tools without a certificate' "$(status "https://localhost:$tools/prometheus/")" 400
 is 'tools with one' "$(mutual "https://localhost:$tools/prometheus/")" 200
 is 'a journal without a certificate' "$(status --data x "https://localhost:$ingest/upload")" 400
 is 'a journal' "$(mutual --data x "https://localhost:$ingest/upload")" 200
-grep -q '"path": "/logs/insert/journald/upload"' /tmp/body || fail "the journal went to $(cat /tmp/body)"
+grep -q '"path": "/upload"' /tmp/body || fail "the journal went to $(cat /tmp/body)"
 is 'a question to the journal' "$(mutual "https://localhost:$ingest/upload")" 403
 is 'another path' "$(mutual --data x "https://localhost:$ingest/select/logsql/query")" 404
 is 'metrics without a certificate' "$(status "https://localhost:$metrics/nginx")" 400

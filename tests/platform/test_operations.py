@@ -1,0 +1,88 @@
+"""The operations pages are seen by operators, and by nobody else."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import requests
+from belvedere_platform import PASSWORD, Platform, wait_until
+
+COOKIE = "__Host-operations"
+
+
+@pytest.fixture(scope="module")
+def email(platform: Platform) -> Iterator[str]:
+    """An account, which is made an operator, and is none any more in the end."""
+    email = f"{uuid.uuid4().hex}@example.com"
+    platform.edge.post("/register", json={"email": email, "password": PASSWORD})
+    grant(platform, email, True)
+    yield email
+    grant(platform, email, False)
+
+
+def grant(platform: Platform, email: str, operator: bool) -> None:
+    arguments = ("--extra-vars", f"email={email}", "--extra-vars", f"operator={operator}")
+    platform.ansible("ansible-playbook", "playbooks/grant_operator.yml", *arguments, timeout=120)
+
+
+def browser(platform: Platform) -> requests.Session:
+    session = requests.Session()
+    session.verify = platform.ca
+    return session
+
+
+def log_in(platform: Platform, session: requests.Session, email: str) -> requests.Response:
+    body = {"email": email, "password": PASSWORD}
+    return session.post(platform.url("ops") + "/session", json=body, verify=platform.ca, timeout=10)
+
+
+def seen(platform: Platform, session: requests.Session, path: str) -> requests.Response:
+    return session.get(platform.url("ops") + path, verify=platform.ca, timeout=10, allow_redirects=False)
+
+
+@pytest.mark.parametrize("path", ["/", "/prometheus/", "/alertmanager/", "/jaeger/", "/logs/select/vmui/", "/grafana/"])
+def test_a_stranger_is_shown_the_login_page(platform: Platform, path: str) -> None:
+    answer = seen(platform, browser(platform), path)
+    assert answer.status_code == 401
+    assert "WWW-Authenticate" not in answer.headers
+    assert '<form id="login">' in answer.text
+
+
+def test_a_user_who_is_no_operator_is_refused(platform: Platform) -> None:
+    email = f"{uuid.uuid4().hex}@example.com"
+    platform.edge.post("/register", json={"email": email, "password": PASSWORD})
+    session = browser(platform)
+    assert log_in(platform, session, email).status_code == 403
+    assert seen(platform, session, "/prometheus/").status_code == 401
+
+
+def test_an_operator_sees_the_tools_until_they_log_out(platform: Platform, email: str) -> None:
+    session = browser(platform)
+    assert log_in(platform, session, email).status_code == 204
+    cookie = next(each for each in session.cookies if each.name == COOKIE)
+    assert cookie.secure
+    assert seen(platform, session, "/prometheus/api/v1/query?query=up").json()["status"] == "success"
+    assert session.delete(platform.url("ops") + "/session", verify=platform.ca, timeout=10).status_code == 204
+    session.cookies.set_cookie(cookie)
+    assert seen(platform, session, "/prometheus/").status_code == 401
+
+
+def test_an_access_token_opens_nothing_here(platform: Platform) -> None:
+    token = str(platform.edge.as_new_user().token)
+    for headers in ({"Cookie": f"{COOKIE}={token}"}, {"Authorization": f"Bearer {token}"}):
+        answer = requests.get(platform.url("ops") + "/prometheus/", headers=headers, verify=platform.ca, timeout=10)
+        assert answer.status_code == 401
+
+
+@pytest.mark.needs("victorialogs")
+def test_who_looked_at_what_is_logged(platform: Platform, email: str) -> None:
+    session = browser(platform)
+    log_in(platform, session, email)
+    request_id = seen(platform, session, "/prometheus/api/v1/query?query=up").headers.get("X-Request-Id")
+    query = f'event:=operations_request user:="{email}" route:="/prometheus/" _time:5m'
+    lines = wait_until("VictoriaLogs has the operator's request", lambda: platform.logs(query))
+    assert request_id is None or request_id in {line["request_id"] for line in lines}
+
+
+def test_the_password_still_lets_scripts_in(platform: Platform) -> None:
+    assert platform.prometheus("up")
