@@ -1,7 +1,7 @@
 # The verbs of Belvedere. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down info test lint unit roles platform faults explain docs lock
+.PHONY: help up down info test lint unit roles platform faults alarms explain docs lock
 
 # A set PYTHONUNBUFFERED slows Ansible's pipelining down.
 unexport PYTHONUNBUFFERED
@@ -49,6 +49,9 @@ platform: .venv/installed ## Ask the running platform, from outside
 
 faults: .venv/installed ## Break the running local platform, fault by fault, and count what it cost
 	@pytest tests/faults
+
+alarms: .venv/installed ## Break the running local platform until each alert fires, and see who is told
+	@pytest tests/alarms
 
 explain: .venv/installed ## One request's story, spans and log lines: make explain ID=<its X-Request-Id>
 	@python tools/explain.py $(or $(ID),$(error say which: make explain ID=<the X-Request-Id of an answer>))
