@@ -1,8 +1,9 @@
 """Each run of Ansible as a trace in Jaeger, and as metrics: how long it took, and how much it changed.
 
-Nothing happens before the platform stands (its platform.json says so). At the run's end one SSH connection to the first
-observability host, which nobody waits for, carries both: the host sends the trace on with its own certificate, and keeps
-the metrics for its node exporter. Of a task only its name and counts of outcomes are told, never arguments or results.
+Nothing happens before the platform stands (its platform.json says so). At the run's end one SSH connection to the
+first observability host, which nobody waits for, carries both: the host sends the trace on with its own certificate,
+and keeps the metrics for its node exporter. Of a task only its name and counts of outcomes are told, never arguments
+or results.
 """
 
 from __future__ import annotations

@@ -71,7 +71,6 @@ def run(tmp_path):
         assert "WARNING" not in done.stderr, done.stderr
         return time.monotonic() - begun
 
-    run.folder = tmp_path
     return run
 
 
@@ -83,9 +82,9 @@ def told(folder):
     raise AssertionError("nothing was sent")
 
 
-def test_a_run_is_a_trace_of_plays_and_tasks(run):
+def test_a_run_is_a_trace_of_plays_and_tasks(run, tmp_path):
     run()
-    text = told(run.folder)
+    text = told(tmp_path)
     trace = json.loads(next(line for line in text.splitlines() if line.startswith('{"resourceSpans"')))
     (resource,) = trace["resourceSpans"]
     spans = resource["scopeSpans"][0]["spans"]
@@ -102,33 +101,33 @@ def test_a_run_is_a_trace_of_plays_and_tasks(run):
     assert len({span["traceId"] for span in spans}) == 1
 
 
-def test_a_run_is_measured(run):
+def test_a_run_is_measured(run, tmp_path):
     run()
-    text = told(run.folder)
+    text = told(tmp_path)
     assert 'ansible_run_tasks{playbook="change", outcome="changed"} 1' in text
     assert 'ansible_run_tasks{playbook="change", outcome="ok"} 1' in text
     assert 'ansible_run_tasks{playbook="change", outcome="failed"} 0' in text
     assert re.search(r'ansible_run_duration_seconds\{playbook="change"\} \d+\.\d', text)
 
 
-def test_it_goes_to_the_observability_host_with_that_host_s_certificate(run):
+def test_it_goes_to_the_observability_host_with_that_host_s_certificate(run, tmp_path):
     run()
-    assert "--cacert /tls/ca.crt --cert /tls/host.crt --key /tls/host.key" in told(run.folder)
-    assert (run.folder / "arguments").read_text().split("ConnectTimeout=3 ")[1] == "obs1 sudo sh -s\n"
+    assert "--cacert /tls/ca.crt --cert /tls/host.crt --key /tls/host.key" in told(tmp_path)
+    assert (tmp_path / "arguments").read_text().split("ConnectTimeout=3 ")[1] == "obs1 sudo sh -s\n"
 
 
-def test_neither_arguments_nor_results_are_told(run):
+def test_neither_arguments_nor_results_are_told(run, tmp_path):
     run()
-    assert "secret" not in told(run.folder)
+    assert "secret" not in told(tmp_path)
 
 
-def test_nobody_waits_for_an_observability_host_that_is_away(run):
+def test_nobody_waits_for_an_observability_host_that_is_away(run, tmp_path):
     usual = run()
     assert run("sleep 15") < usual + 8
 
 
-def test_a_run_before_the_platform_stands_tells_nobody(run):
-    (run.folder / ".state" / "here" / "platform.json").unlink()
+def test_a_run_before_the_platform_stands_tells_nobody(run, tmp_path):
+    (tmp_path / ".state" / "here" / "platform.json").unlink()
     run()
     time.sleep(1)
-    assert not (run.folder / "arguments").exists()
+    assert not (tmp_path / "arguments").exists()
