@@ -456,6 +456,14 @@ LOUD = [
         pages=1,
         page_within=120,
     ),
+    # Early: what burns a budget tells for an hour.
+    Cause(
+        "no instance of api runs",
+        service_gone,
+        {"EdgeErrorsHigh": {}, "SloBudgetBurnsFast": {}, "InstanceDown": {"job": "api"}},
+        within=600,
+        pages=2,
+    ),
     Cause(
         "replicas that receive or replay nothing, poolers and servers whose connections run out",
         lambda p: together(
@@ -489,13 +497,6 @@ LOUD = [
         pages=1,
     ),
     Cause("Nginx on one edge is stopped", edge_stopped, {"EdgeProbeFailed": {}}, within=180, pages=1),
-    Cause(
-        "no instance of api runs",
-        service_gone,
-        {"EdgeErrorsHigh": {}, "SloBudgetBurnsFast": {}, "InstanceDown": {"job": "api"}},
-        within=600,
-        pages=2,
-    ),
     Cause("a flood of logins", logins_flooded, {"LoginFailuresHigh": {}, "PasswordHashingRefuses": {}}, within=780),
     Cause("an application host is lost", host_lost, {"HostDown": {}}, within=180, pages=1),
 ]

@@ -4,8 +4,8 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from alarms.conftest import SEEN, Seen, Watch
 from alarms.faults import LOUD, QUIET, Cause, prometheus_stopped
+from alarms.watching import SEEN, Seen, Watch
 from belvedere_platform import Platform, wait_until
 
 SETTLES = 60  # seconds after the last expected alert in which a storm would show
@@ -37,6 +37,12 @@ def test_the_alerts_arrive_and_no_storm_behind_them(watch: Watch, cause: Cause) 
         assert len(pages) <= cause.pages, told
 
 
+@pytest.mark.parametrize("quiet_cause", QUIET, ids=lambda cause: cause.name)
+def test_the_alert_arrives(watch: Watch, quiet: dict[str, ExitStack], quiet_cause: Cause) -> None:
+    see_all(watch, quiet_cause)
+    quiet[quiet_cause.name].close()
+
+
 def test_whoever_hears_the_heartbeat_misses_it_when_prometheus_is_gone(platform: Platform, watch: Watch) -> None:
     """Both ways of the dead man's switch: it is heard each minute, and not heard when nobody watches."""
     began = time.time()
@@ -58,9 +64,3 @@ def test_whoever_hears_the_heartbeat_misses_it_when_prometheus_is_gone(platform:
         )
     silent = time.time() - began
     SEEN.append(Seen("Prometheus is stopped: its absence is what tells", "Watchdog", 0, silent))
-
-
-@pytest.mark.parametrize("quiet_cause", QUIET, ids=lambda cause: cause.name)
-def test_the_alert_arrives(watch: Watch, quiet: dict[str, ExitStack], quiet_cause: Cause) -> None:
-    see_all(watch, quiet_cause)
-    quiet[quiet_cause.name].close()
