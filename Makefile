@@ -1,7 +1,7 @@
 # The verbs of Belvedere. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down info test lint unit roles platform faults explain docs lock
+.PHONY: help up down info test lint unit roles platform faults alarms explain profile docs lock
 
 # A set PYTHONUNBUFFERED slows Ansible's pipelining down.
 unexport PYTHONUNBUFFERED
@@ -50,8 +50,14 @@ platform: .venv/installed ## Ask the running platform, from outside
 faults: .venv/installed ## Break the running local platform, fault by fault, and count what it cost
 	@pytest tests/faults
 
+alarms: .venv/installed ## Break the running local platform until each alert fires, and see who is told
+	@pytest tests/alarms
+
 explain: .venv/installed ## One request's story, spans and log lines: make explain ID=<its X-Request-Id>
 	@python tools/explain.py $(or $(ID),$(error say which: make explain ID=<the X-Request-Id of an answer>))
+
+profile: .venv/installed ## A flame graph of a running instance: make profile SERVICE=auth [SECONDS=10] [HOST=app1]
+	@python tools/profile_instance.py $(or $(SERVICE),$(error say which: make profile SERVICE=auth)) --seconds $(or $(SECONDS),10) $(addprefix --host ,$(HOST))
 
 docs: .venv/installed ## Write what is generated: roles' READMEs, dashboards, the flow table
 	@python tools/role_readmes.py

@@ -278,7 +278,7 @@ class KeyServer:
 @pytest.fixture
 def make_signer(environment: Callable[[str], dict[str, str]]) -> Callable[[rsa.RSAPrivateKey], TokenSigner]:
     def make(key: rsa.RSAPrivateKey) -> TokenSigner:
-        tracing = Tracing("auth", "test", load(ServiceSettings, environment("auth")))
+        tracing = Tracing("auth", "test", load(ServiceSettings, environment("auth")), lambda reason, spans: None)
         return TokenSigner(key, ISSUER, AUDIENCE, 900, tracing)
 
     return make

@@ -275,6 +275,16 @@ class Platform:
         return done
 
 
+def whole(platform: Platform) -> bool:
+    """Whether one primary runs and all other members stream from it, ready to take its place."""
+    members = platform.members()
+    assert {str(member["name"]) for member in members} == set(platform.groups["postgres"]), members
+    roles = sorted((str(member["role"]), str(member["state"])) for member in members)
+    expected = [("leader", "running")] + [("quorum_standby", "streaming")] * (len(members) - 1)
+    assert roles == expected, members
+    return True
+
+
 def assert_problem(response: requests.Response, status: int) -> dict[str, Any]:
     """The response is an RFC 9457 problem of this status, under its request's id."""
     assert response.status_code == status, f"{response.status_code}: {response.text[:500]}"

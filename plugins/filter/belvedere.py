@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 import string
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from markdown_it import MarkdownIt
 
 
 def service_declarations(folder: str) -> list[dict[str, Any]]:
@@ -22,6 +24,13 @@ def service_declarations(folder: str) -> list[dict[str, Any]]:
     if not declarations:
         raise AnsibleFilterError(f"no service is declared: {folder}/*/service.yml matches nothing")
     return declarations
+
+
+def runbook_pages(folder: str) -> dict[str, str]:
+    """Return the HTML of each runbook by its alert; a link from one to another becomes one within a page."""
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    pages = {path.stem: markdown.render(path.read_text()) for path in sorted(Path(folder).glob("*.md"))}
+    return {alert: re.sub(r'href="(\w+)\.md"', r'href="#\1"', page) for alert, page in pages.items()}
 
 
 def password() -> str:
@@ -168,6 +177,7 @@ class FilterModule:
             "edge_services": edge_services,
             "file_text": file_text,
             "group_addresses": group_addresses,
+            "runbook_pages": runbook_pages,
             "scram_verifier": scram_verifier,
             "service_connections": service_connections,
             "service_declarations": service_declarations,

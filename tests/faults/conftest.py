@@ -5,21 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from belvedere_platform import ROOT, Edge, Platform, wait_until
+from belvedere_platform import ROOT, Edge, Platform, wait_until, whole
 from faults.ledger import Ledger, Watch, clients
 from platform_fixtures import *
 
 LEDGERS: list[Ledger] = []
-
-
-def whole(platform: Platform) -> bool:
-    """Whether one primary runs and all other members stream from it, ready to take its place."""
-    members = platform.members()
-    assert {str(member["name"]) for member in members} == set(platform.groups["postgres"]), members
-    roles = sorted((str(member["role"]), str(member["state"])) for member in members)
-    expected = [("leader", "running")] + [("quorum_standby", "streaming")] * (len(members) - 1)
-    assert roles == expected, members
-    return True
 
 
 @pytest.fixture(autouse=True)

@@ -40,6 +40,17 @@ def test_the_runbook_has_all_its_parts(name):
     assert [part for part in PARTS if f"**{part}" not in text] == []
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Watchdog"])
+def test_the_runbook_begins_with_three_checks_of_which_one_is_a_command_and_one_a_query(name):
+    text = (ROOT / "docs" / "runbooks" / f"{name}.md").read_text()
+    first = text[text.index("**First checks") : text.index("**Mitigation")]
+    checks = [line.strip() for line in first.splitlines() if line.startswith("    ")]
+    commands = [check for check in checks if check.startswith(("ssh ", "ansible-playbook ", "docker ", "openssl "))]
+    assert len(checks) >= 3
+    assert commands
+    assert len(commands) < len(checks)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_promtool_sees_the_alert_fire(name):
     assert True in expectations(name)

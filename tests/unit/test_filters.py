@@ -127,3 +127,14 @@ def test_passwords_are_changed_in_two_steps_and_an_interrupted_first_step_keeps_
 def test_an_unknown_change_of_secrets_is_refused() -> None:
     with pytest.raises(AnsibleFilterError, match="no change of secrets called typo"):
         belvedere.change_secrets({}, "typo")
+
+
+def test_a_runbook_is_a_page_and_links_to_others_within_it(tmp_path: Path) -> None:
+    (tmp_path / "DiskFull.md").write_text("See [HostDown](HostDown.md), [us](https://example.net/a.md) and <script>.")
+    (tmp_path / "HostDown.md").write_text("| a | b |\n|---|---|\n| 1 | 2 |")
+    pages = belvedere.runbook_pages(str(tmp_path))
+    assert list(pages) == ["DiskFull", "HostDown"]
+    assert 'href="#HostDown"' in pages["DiskFull"]
+    assert 'href="https://example.net/a.md"' in pages["DiskFull"]
+    assert "<script>" not in pages["DiskFull"]
+    assert "<table>" in pages["HostDown"]

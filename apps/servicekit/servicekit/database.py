@@ -31,7 +31,7 @@ from servicekit import position
 from servicekit.logging import event
 from servicekit.metrics import Metrics
 from servicekit.settings import DatabaseSettings, ServiceSettings
-from servicekit.tracing import Tracing, sampled_trace_id
+from servicekit.tracing import Tracing, sampled_trace_id, traceparent
 
 CONNECT_TIMEOUT = 2  # seconds
 IDLE_TIMEOUT = 30.0  # seconds after which an unused connection is closed
@@ -244,7 +244,7 @@ class Session:
         connection = self._connected(fresh)
         with self._database.observed(operation, self.target, sql), self._translated(), connection.cursor() as cursor:
             self._wrote = self._wrote or operation != "SELECT"
-            cursor.execute(sql, parameters)
+            cursor.execute(_traced(sql), parameters)
             return fetch(cursor)
 
     def _connected(self, fresh: bool) -> psycopg2.extensions.connection:
@@ -445,6 +445,12 @@ def _went_away(connection: psycopg2.extensions.connection) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _traced(sql: str) -> str:
+    """The statement with its span in a comment, so that what PostgreSQL logs of it leads to its trace."""
+    parent = traceparent()
+    return f"{sql} /*traceparent='{parent}'*/" if parent else sql
 
 
 @lru_cache

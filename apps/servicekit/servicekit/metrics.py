@@ -65,6 +65,14 @@ class Metrics:
             "Reads that went to the primary because the replica had not replayed the client's last write yet",
             registry=self.registry,
         )
+        self._lost_spans = Counter(
+            "service_spans_lost",
+            "Spans that nobody will see: the queue was full, or the backend did not take them",
+            ("reason",),
+            registry=self.registry,
+        )
+        for reason in ("queue_full", "not_taken"):  # a rate needs a value from before the first loss
+            self._lost_spans.labels(reason)
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
         self._query_children: dict[tuple[str, str], Histogram] = {}
 
@@ -95,6 +103,9 @@ class Metrics:
 
     def count_replica_behind(self) -> None:
         self._replica_behind.inc()
+
+    def count_lost_spans(self, reason: str, spans: int) -> None:
+        self._lost_spans.labels(reason).inc(spans)
 
     def watch_pool(self, target: str, state: str, read: Callable[[], float]) -> None:
         """Ask `read` for the gauge's value at each scrape."""

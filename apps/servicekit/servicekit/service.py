@@ -24,7 +24,7 @@ class Service:
     def __init__(self, name: str, version: str, settings: ServiceSettings) -> None:
         self.name = name
         self.metrics = Metrics(name)
-        self.tracing = Tracing(name, version, settings)
+        self.tracing = Tracing(name, version, settings, self.metrics.count_lost_spans)
         self.database = Database(name, settings, self.metrics, self.tracing)
         self.readiness = Readiness()
         self._slow = settings.slow_request_ms / 1000

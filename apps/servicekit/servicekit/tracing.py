@@ -11,14 +11,14 @@ import random
 import re
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context, trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
@@ -49,6 +49,12 @@ def parse_traceparent(header: str) -> SpanContext | None:
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
 
 
+def traceparent() -> str | None:
+    """The current span as W3C Trace Context writes it, or None outside a request."""
+    span = trace.get_current_span().get_span_context()
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}" if span.is_valid else None
+
+
 def request_id() -> str:
     """The current request's id: its trace id, 32 hex digits (zeros outside a request)."""
     return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
@@ -60,10 +66,55 @@ def sampled_trace_id() -> str | None:
     return trace.format_trace_id(span.get_span_context().trace_id) if span.is_recording() else None
 
 
+class _Counted(SpanExporter):
+    """An exporter that tells how many spans it was handed, and how many it lost."""
+
+    def __init__(self, exporter: SpanExporter, lost: Callable[[str, int], None]) -> None:
+        self._exporter = exporter
+        self._lost = lost
+        self.handed = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.handed += len(spans)
+        result = self._exporter.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            self._lost("not_taken", len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
+class _Queue(BatchSpanProcessor):
+    """The SDK's bounded queue, which drops a span for each that comes while it is full, and says so to nobody."""
+
+    def __init__(self, exporter: _Counted, lost: Callable[[str, int], None]) -> None:
+        super().__init__(
+            exporter, max_queue_size=QUEUE, max_export_batch_size=BATCH, schedule_delay_millis=EXPORT_EVERY_MS
+        )
+        self._counted = exporter
+        self._lost = lost
+        self._queued = 0
+        self._lock = threading.Lock()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context and span.context.trace_flags.sampled:
+            with self._lock:
+                full = self._queued - self._counted.handed >= QUEUE
+                self._queued += not full
+            if full:
+                self._lost("queue_full", 1)
+        super().on_end(span)
+
+
 class Tracing:
     """The service's tracer. Nothing is exported before `start`, which must come after gunicorn's fork."""
 
-    def __init__(self, service: str, version: str, settings: ServiceSettings) -> None:
+    def __init__(self, service: str, version: str, settings: ServiceSettings, lost: Callable[[str, int], None]) -> None:
+        """`lost` is told of spans that nobody will see: why, and how many."""
         ratio = TraceIdRatioBased(settings.trace_sample_ratio)
         self._provider = TracerProvider(
             sampler=ParentBased(ratio, remote_parent_sampled=ratio, remote_parent_not_sampled=ratio),
@@ -80,19 +131,13 @@ class Tracing:
         )
         self._tracer = self._provider.get_tracer("servicekit")
         self._settings = settings
+        self._lost = lost
 
     def start(self, exporter: SpanExporter | None = None) -> None:
         """Begin to export in a thread of its own; an absent backend costs requests nothing."""
         exporter = exporter or self._otlp_exporter()
         if exporter:
-            self._provider.add_span_processor(
-                BatchSpanProcessor(
-                    exporter,
-                    max_queue_size=QUEUE,
-                    max_export_batch_size=BATCH,
-                    schedule_delay_millis=EXPORT_EVERY_MS,
-                )
-            )
+            self._provider.add_span_processor(_Queue(_Counted(exporter, self._lost), self._lost))
 
     def flush(self) -> None:
         """Export what has ended so far; blocks for as long as the exporter does."""

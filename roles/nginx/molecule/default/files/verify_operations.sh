@@ -34,6 +34,10 @@ grep -q '<noscript>' /tmp/body || fail 'the landing page needs JavaScript'
 grep -A1 'Grafana' /tmp/body | grep -q 'its origin cannot be reached' || fail 'the landing page does not say what was left out'
 grep -iq '^content-security-policy: default-src .self.' /tmp/head || fail 'the landing page has no policy'
 grep -q '<script>' /tmp/body && fail 'the landing page has an inline script'
+is 'the runbooks without a password' "$(status "https://localhost:$ops/runbooks.html")" 401
+is 'the runbooks' "$(status -u "$user" "https://localhost:$ops/runbooks.html")" 200
+grep -q '<article id="HostDown">' /tmp/body || fail 'there is no runbook for HostDown'
+grep -q 'href="#CertificateExpires"' /tmp/body || fail 'a runbook does not link to another'
 is 'its script' "$(status -u "$user" "https://localhost:$ops/ops.js")" 200
 is 'a tool, through two proxies' "$(status -u "$user" -H 'X-WEBAUTH-USER: somebody' "https://localhost:$ops/prometheus/-/healthy?x=1")" 200
 python3 - <<'P'

@@ -1,0 +1,107 @@
+"""Traces: what becomes of spans that nobody takes, and how a statement in PostgreSQL's log leads to its trace."""
+
+import threading
+import time
+
+import pytest
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from servicekit.settings import ServiceSettings, load
+from servicekit.tracing import QUEUE, Tracing
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+class Backend(SpanExporter):
+    """A backend that answers as it is told, once it may."""
+
+    def __init__(self, result):
+        self.result = result
+        self.may_answer = threading.Event()
+        self.taken = 0
+
+    def export(self, spans):
+        self.may_answer.wait(10)
+        self.taken += len(spans)
+        return self.result
+
+
+@pytest.fixture
+def make_tracing(environment):
+    """Tracing that exports to a backend, and the losses that it tells of."""
+
+    def make(backend):
+        lost = {}
+        tracing = Tracing(
+            "auth",
+            "test",
+            load(ServiceSettings, environment("auth")),
+            lambda reason, spans: lost.__setitem__(reason, lost.get(reason, 0) + spans),
+        )
+        tracing.start(backend)
+        return tracing, lost
+
+    return make
+
+
+def request(tracing, work=lambda: None):
+    """A request that does some work, within its server span."""
+
+    def application(environ, start_response):
+        work()
+        return []
+
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_TRACEPARENT": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    tracing.middleware(application)(environ, None)
+
+
+def test_spans_beyond_the_queue_are_dropped_at_once_and_counted(make_tracing):
+    backend = Backend(SpanExportResult.SUCCESS)
+    tracing, lost = make_tracing(backend)
+    begun = time.perf_counter()
+    for _ in range(2 * QUEUE):
+        request(tracing)
+    assert time.perf_counter() - begun < 5, "requests waited for the backend"
+    backend.may_answer.set()
+    tracing.stop()
+    assert lost["queue_full"] > 0
+    assert backend.taken + lost["queue_full"] == 2 * QUEUE
+
+
+def test_spans_that_the_backend_does_not_take_are_counted(make_tracing):
+    backend = Backend(SpanExportResult.FAILURE)
+    backend.may_answer.set()
+    tracing, lost = make_tracing(backend)
+    request(tracing)
+    tracing.stop()
+    assert lost == {"not_taken": 1}
+
+
+def test_nothing_is_lost_while_all_is_well(make_tracing):
+    exporter = InMemorySpanExporter()
+    tracing, lost = make_tracing(exporter)
+    for _ in range(300):
+        request(tracing)
+    tracing.stop()
+    assert (len(exporter.get_finished_spans()), lost) == (300, {})
+
+
+def test_a_statement_carries_its_span_to_the_server(start_api):
+    api = start_api()
+    seen = []
+
+    def ask():
+        with api.service.database.primary() as session:
+            seen.append(session.one("SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()", {}))
+
+    request(api.service.tracing, ask)
+    (span,) = [span for span in api.spans() if span.name == "SELECT primary"]
+    assert seen[0][0].endswith(f"/*traceparent='00-{TRACE}-{span.context.span_id:016x}-01'*/")
+    assert "traceparent" not in span.attributes["db.query.text"]
+
+
+def test_a_statement_outside_of_a_request_carries_nothing(start_api):
+    with start_api().service.database.primary() as session:
+        (query,) = session.one("SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()", {})
+    assert "traceparent" not in query
