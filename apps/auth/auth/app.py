@@ -13,7 +13,7 @@ from auth.settings import AuthSettings
 from auth.throttle import InstanceFailures, Throttle
 from auth.tokens import TokenSigner
 from auth.version import __version__
-from servicekit import service
+from servicekit import openapi, service
 from servicekit.problems import Problem, answer_with, unauthorized, unavailable
 from servicekit.settings import load_or_exit
 from servicekit.tokens import TokenVerifier
@@ -45,6 +45,7 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     logins = Logins(kit.database, hasher, throttle, settings.session_lifetime, kit.metrics.registry)
     auth = Auth(kit.database, logins, signer, verifier, kit.metrics.registry)
     app.register_blueprint(routes.blueprint(auth))
+    openapi.serve(app, "Belvedere auth: registration, login and token validation", __version__)
 
     answer_with(app, EmailTaken, lambda _: Problem(409, "An account with this e-mail exists.", "email-taken"))
     answer_with(app, HashingBusy, lambda _: unavailable("Too many logins at once; try again soon.", "hashing-busy"))
