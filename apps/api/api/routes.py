@@ -175,7 +175,7 @@ def _versions_to_match() -> list[datetime] | None:
     """The versions that the request's If-Match names; None if any will do. A weak tag names none (RFC 9110)."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
-    return items.versions_of(request.if_match.as_set())
+    return items.versions_of(tag for tag in request.if_match.as_set() if tag)  # "" is None to Werkzeug
 
 
 def _unmatched(item: Item | None) -> Problem:
