@@ -14,7 +14,7 @@ def keeps_its_contract(
     token: str,
     ca: str | None = None,
     examples: int = 20,
-    timeout: float = 120,
+    timeout: float = 240,
     arguments: tuple[str, ...] = (),
 ) -> str:
     """What schemathesis prints; a failure shows each broken promise with the request that shows it.
