@@ -5,7 +5,6 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, Field, field_validator
-from pydantic.json_schema import SkipJsonSchema
 
 from servicekit.answers import Answer
 from servicekit.requests import Body, Text
@@ -26,8 +25,8 @@ class NewItem(Body):
 class ItemChange(Body):
     """A merge patch (RFC 7396) of an item: what is left out stays as it is."""
 
-    title: Title | SkipJsonSchema[None] = None
-    body: ItemBody | SkipJsonSchema[None] = None
+    title: Title | None = None
+    body: ItemBody | None = None
 
     @field_validator("title", "body")
     @classmethod
@@ -47,14 +46,14 @@ class Page(BaseModel):
     """The query of a list."""
 
     limit: int = Field(default=20, ge=1, le=100)
-    after: Cursor | SkipJsonSchema[None] = Field(default=None, description="The `next` of the page before")
-    q: Part | SkipJsonSchema[None] = Field(default=None, description="A part of the title, in whatever case")
+    after: Cursor | None = Field(default=None, description="The `next` of the page before")
+    q: Part | None = Field(default=None, description="A part of the title, in whatever case")
 
 
 class Once(BaseModel):
     """The header that lets a request be sent twice and carried out once."""
 
-    key: Annotated[str, Field(pattern="^[!-~]{1,200}$")] | SkipJsonSchema[None] = Field(
+    key: Annotated[str, Field(pattern="^[!-~]{1,200}$")] | None = Field(
         default=None,
         alias="Idempotency-Key",
         description="The client's own text: for 24 hours, the same request under it has the same answer",
@@ -64,7 +63,7 @@ class Once(BaseModel):
 class IfMatch(BaseModel):
     """The header that names the versions to change, and no other."""
 
-    tags: str | SkipJsonSchema[None] = Field(
+    tags: str | None = Field(
         default=None, alias="If-Match", description="`ETag` of the version to change, or several, or `*`"
     )
 
@@ -72,7 +71,7 @@ class IfMatch(BaseModel):
 class IfNoneMatch(BaseModel):
     """The header that names the versions that the client has."""
 
-    tags: str | SkipJsonSchema[None] = Field(
+    tags: str | None = Field(
         default=None, alias="If-None-Match", description="`ETag` of the version that is known, or several"
     )
 

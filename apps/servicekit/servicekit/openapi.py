@@ -147,6 +147,8 @@ class _Schema(GenerateJsonSchema):
         described = super().default_schema(schema)
         if described.get("default", ...) is None:
             del described["default"]
+            sent = [one for one in described.pop("anyOf", ()) if one.get("type") != "null"]
+            described |= sent[0] if len(sent) == 1 else {"anyOf": sent} if sent else {}
         return described
 
 
