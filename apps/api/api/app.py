@@ -8,7 +8,7 @@ from api.items import BadCursor
 from api.routes import Api
 from api.settings import ApiSettings
 from api.version import __version__
-from servicekit import service
+from servicekit import openapi, service
 from servicekit.problems import Problem, answer_with, unavailable
 from servicekit.requests import invalid_field
 from servicekit.settings import load_or_exit
@@ -23,6 +23,7 @@ def create_app(settings: ApiSettings | None = None) -> Flask:
     keys = JwksCache(settings.jwks_url, settings.tls_ca)
     verifier = TokenVerifier(keys, settings.token_issuer, settings.token_audience, kit.tracing)
     app.register_blueprint(routes.blueprint(Api(kit.database, verifier)))
+    openapi.serve(app, "Belvedere api: users and their items", __version__)
 
     answer_with(app, KeysUnavailable, lambda error: unavailable(str(error), "keys-unavailable"))
     answer_with(app, BadCursor, lambda _: invalid_field("after", "must be the 'next' of a page"))

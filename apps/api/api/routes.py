@@ -1,27 +1,36 @@
 """api's routes: parse, call, answer."""
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response, jsonify, request
-from pydantic import ValidationError
+from flask import Blueprint, Response, request
 
 from api import idempotency, items, users
 from api.items import Item
-from api.models import ItemChange, NewItem, Page, UserChange
-from api.users import User
+from api.models import (
+    IfMatch,
+    IfNoneMatch,
+    ItemChange,
+    ItemPage,
+    NewItem,
+    Once,
+    OwnProfile,
+    Page,
+    Profile,
+    ShownItem,
+    UserChange,
+)
 from servicekit.database import Database
+from servicekit.openapi import operation
 from servicekit.problems import Problem
-from servicekit.requests import invalid, invalid_field, read_json
+from servicekit.requests import JSON, read_headers, read_json, read_query
 from servicekit.tokens import Claims, TokenVerifier, authenticate
 
-Answer = dict[str, Any]
-
 MERGE_PATCH = "application/merge-patch+json"  # RFC 7396
-_KEY = re.compile("[!-~]{1,200}")  # an Idempotency-Key: visible ASCII
+NO_ITEM = "There is no such item."
+NO_USER = "There is no such user."
+CHANGED = "The item has been changed since; read it again."
 
 
 @dataclass
@@ -40,82 +49,119 @@ def blueprint(api: Api) -> Blueprint:
     routes = Blueprint("api", __name__, url_prefix="/api/v1")
 
     @routes.get("/users/me")
-    def get_me() -> Answer:
+    @operation(answer=OwnProfile, secured=True)
+    def get_me() -> Response:
+        """Show the caller's own profile."""
         caller = api.caller()
         with api.database.replica() as session:
             user = users.find(session, caller.subject)
         if user is None:
             with api.database.primary() as session:
                 user = users.ensure(session, caller.subject, caller.email)
-        return _own_profile(user)
+        return OwnProfile.model_validate(user).response()
 
     @routes.patch("/users/me")
-    def patch_me() -> Answer:
+    @operation(body=UserChange, media=(JSON, MERGE_PATCH), answer=OwnProfile, secured=True)
+    def patch_me() -> Response:
+        """Change the caller's own profile."""
         caller = api.caller()
         body = read_json(UserChange, MERGE_PATCH)
         with api.database.primary() as session:
-            return _own_profile(users.rename(session, caller.subject, caller.email, body.display_name))
+            user = users.rename(session, caller.subject, caller.email, body.display_name)
+        return OwnProfile.model_validate(user).response()
 
     @routes.get("/users/<uuid:user_id>")
-    def get_user(user_id: UUID) -> Answer:
+    @operation(answer=Profile, secured=True, others={404: NO_USER})
+    def get_user(user_id: UUID) -> Response:
+        """Show what everybody may see of a user."""
         api.caller()
         user = api.database.find(lambda session: users.find(session, user_id))
         if user is None:
-            raise Problem(404, "There is no such user.", "not-found")
-        return _public_profile(user)
+            raise Problem(404, NO_USER, "not-found")
+        return Profile.model_validate(user).response()
 
     @routes.post("/items")
+    @operation(
+        body=NewItem,
+        headers=Once,
+        answer=ShownItem,
+        status=201,
+        sends=("ETag", "Location"),
+        secured=True,
+        others={422: "Some fields are not valid, see `errors`; or the key was used for another request."},
+    )
     def post_item() -> Response:
+        """Store an item."""
         caller = api.caller()
         body = read_json(NewItem)
-        key = _idempotency_key()
+        key = read_headers(Once).key
         if key is None:
             with api.database.primary() as session:
-                return _created(_item(items.create(session, caller.subject, caller.email, body.title, body.body)))
+                return _created(items.create(session, caller.subject, caller.email, body.title, body.body))
         asked = idempotency.fingerprint(request.method, request.path, body.model_dump_json())
         with api.database.transaction() as session:
-            answer = idempotency.claim(session, caller.subject, key, asked)
-            if answer is None:
-                answer = _item(items.create(session, caller.subject, caller.email, body.title, body.body))
-                idempotency.record(session, caller.subject, key, answer)
-                idempotency.forget_expired(session)
-        return _created(answer)
+            known = idempotency.claim(session, caller.subject, key, asked)
+            if known:
+                return _created(ShownItem.model_validate(known))
+            item = items.create(session, caller.subject, caller.email, body.title, body.body)
+            idempotency.record(session, caller.subject, key, ShownItem.model_validate(item).model_dump(mode="json"))
+            idempotency.forget_expired(session)
+        return _created(item)
 
     @routes.get("/items")
-    def list_items() -> Answer:
+    @operation(query=Page, answer=ItemPage, secured=True)
+    def list_items() -> Response:
+        """List the caller's items, newest first."""
         caller = api.caller()
-        try:
-            page = Page.model_validate(request.args.to_dict())
-        except ValidationError as error:
-            raise invalid(error) from None
+        page = read_query(Page)
         with api.database.replica() as session:
             found = items.newest(session, caller.subject, page.limit + 1, page.after, page.q)
         shown = found[: page.limit]  # one more than asked for tells whether there is a next page
         following = items.cursor_after(shown[-1]) if len(found) > page.limit else None
-        return {"items": [_item(item) for item in shown], "next": following}
+        return ItemPage(items=[ShownItem.model_validate(item) for item in shown], next=following).response()
 
     @routes.get("/items/<uuid:item_id>")
+    @operation(
+        headers=IfNoneMatch,
+        answer=ShownItem,
+        sends=("ETag",),
+        secured=True,
+        others={304: "The item is as the client knows it.", 404: NO_ITEM},
+    )
     def get_item(item_id: UUID) -> Response:
+        """Show one of the caller's items."""
         caller = api.caller()
         item = api.database.find(lambda session: items.find(session, caller.subject, item_id))
         if item is None:
             raise _no_item()
         if request.if_none_match.contains_weak(items.tag_of(item.updated_at)):
             return _tagged(Response(status=304), item.updated_at)
-        return _tagged(jsonify(_item(item)), item.updated_at)
+        return _shown(item)
 
     @routes.patch("/items/<uuid:item_id>")
+    @operation(
+        body=ItemChange,
+        media=(JSON, MERGE_PATCH),
+        headers=IfMatch,
+        answer=ShownItem,
+        sends=("ETag",),
+        secured=True,
+        others={404: NO_ITEM, 412: CHANGED},
+    )
     def patch_item(item_id: UUID) -> Response:
+        """Change one of the caller's items."""
         caller = api.caller()
         body = read_json(ItemChange, MERGE_PATCH)
         with api.database.primary() as session:
             item = items.change(session, caller.subject, item_id, body.title, body.body, _versions_to_match())
             if item is None:
                 raise _unmatched(items.find(session, caller.subject, item_id))
-        return _tagged(jsonify(_item(item)), item.updated_at)
+        return _shown(item)
 
     @routes.delete("/items/<uuid:item_id>")
+    @operation(headers=IfMatch, secured=True, others={404: NO_ITEM, 412: CHANGED})
     def delete_item(item_id: UUID) -> tuple[str, int]:
+        """Delete one of the caller's items."""
         caller = api.caller()
         with api.database.primary() as session:
             if not items.delete(session, caller.subject, item_id, _versions_to_match()):
@@ -125,40 +171,34 @@ def blueprint(api: Api) -> Blueprint:
     return routes
 
 
-def _idempotency_key() -> str | None:
-    """The request's Idempotency-Key. Raises `Problem` 422 for one that could not be kept."""
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not _KEY.fullmatch(key):
-        message = "must be 1 to 200 visible ASCII characters"
-        raise invalid_field("Idempotency-Key", message)
-    return key
-
-
 def _versions_to_match() -> list[datetime] | None:
     """The versions that the request's If-Match names; None if any will do. A weak tag names none (RFC 9110)."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
-    return items.versions_of(request.if_match.as_set())
+    return items.versions_of(tag for tag in request.if_match.as_set() if tag)  # "" is None to Werkzeug
 
 
 def _unmatched(item: Item | None) -> Problem:
     """Why nothing was changed: the item is not there, or it is another version than If-Match names."""
     if item is None:
         return _no_item()
-    return Problem(412, "The item has been changed since; read it again.", "precondition-failed")
+    return Problem(412, CHANGED, "precondition-failed")
 
 
 def _no_item() -> Problem:
     """For an item that is not there and for another user's alike: who asks learns nothing."""
-    return Problem(404, "There is no such item.", "not-found")
+    return Problem(404, NO_ITEM, "not-found")
 
 
-def _created(item: Answer) -> Response:
-    """201 for an item's representation, new or as it was when its idempotency key was first used."""
-    answer = _tagged(jsonify(item), datetime.fromisoformat(item["updated_at"]))
-    answer.status_code = 201
-    answer.headers["Location"] = f"/api/v1/items/{item['id']}"
+def _created(item: Item | ShownItem) -> Response:
+    """201 for an item, new or as it was when its idempotency key was first used."""
+    answer = _shown(item, 201)
+    answer.headers["Location"] = f"/api/v1/items/{item.id}"
     return answer
+
+
+def _shown(item: Item | ShownItem, status: int = 200) -> Response:
+    return _tagged(ShownItem.model_validate(item).response(status), item.updated_at)
 
 
 def _tagged(answer: Response, updated_at: datetime) -> Response:
@@ -166,22 +206,3 @@ def _tagged(answer: Response, updated_at: datetime) -> Response:
     answer.set_etag(items.tag_of(updated_at))
     answer.headers["Cache-Control"] = "private, no-cache"
     return answer
-
-
-def _item(item: Item) -> Answer:
-    return {
-        "id": str(item.id),
-        "title": item.title,
-        "body": item.body,
-        "created_at": item.created_at.isoformat(),
-        "updated_at": item.updated_at.isoformat(),
-    }
-
-
-def _public_profile(user: User) -> Answer:
-    """What other users may see: not the e-mail address."""
-    return {"id": str(user.id), "display_name": user.display_name, "created_at": user.created_at.isoformat()}
-
-
-def _own_profile(user: User) -> Answer:
-    return {**_public_profile(user), "email": user.email}

@@ -52,7 +52,7 @@ def test_what_the_client_has_is_304_without_a_body(ask, item, sent):
     assert answer.headers["Cache-Control"] == "private, no-cache"
 
 
-@pytest.mark.parametrize("sent", ['"x"', 'W/"x"', "", "x"])
+@pytest.mark.parametrize("sent", ['"x"', 'W/"x"', '""', "", "x"])
 def test_what_the_client_has_not_is_200(ask, item, sent):
     assert ask("GET", If_None_Match=sent).json == item.json
 
@@ -78,7 +78,9 @@ def test_an_update_that_would_be_lost_is_412(ask, item, method):
     assert ask("GET").json["title"] == "First"
 
 
-@pytest.mark.parametrize("sent", ["W/{tag}", "", "x", '"x"', '"-1"', '"' + "f" * 500 + '"', '"0{bare}"', '"0x{bare}"'])
+@pytest.mark.parametrize(
+    "sent", ["W/{tag}", "", "x", '""', '"x"', '"-1"', '"' + "f" * 500 + '"', '"0{bare}"', '"0x{bare}"']
+)
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
 def test_a_tag_that_is_not_the_item_s_is_412(ask, item, method, sent):
     tag = item.headers["ETag"]

@@ -13,7 +13,7 @@ from auth.settings import AuthSettings
 from auth.throttle import InstanceFailures, Throttle
 from auth.tokens import TokenSigner
 from auth.version import __version__
-from servicekit import service
+from servicekit import openapi, service
 from servicekit.problems import Problem, answer_with, unauthorized, unavailable
 from servicekit.settings import load_or_exit
 from servicekit.tokens import TokenVerifier
@@ -47,6 +47,8 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     )
     auth = Auth(kit.database, logins, signer, verifier, kit.metrics.registry)
     app.register_blueprint(routes.blueprint(auth))
+    openapi.serve(app, "Belvedere auth: registration, login and token validation", __version__)
+    # Not in the document: the edge has no public route to these.
     operations = TokenSigner(
         settings.signing_key.active,
         settings.token_issuer,

@@ -1,15 +1,21 @@
-"""The bodies that auth takes."""
+"""The bodies that auth takes, and what it answers."""
 
 import re
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from auth.passwords import MAX_BYTES, MIN_LENGTH, is_common
+from servicekit.answers import Answer
 from servicekit.requests import Body, Text
 
 # One @, a dotted domain, no spaces: whether an address works, only a mail to it can tell.
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)+")
+
+_SECRET: JsonDict = {"format": "password", "maxLength": MAX_BYTES}
 
 
 def _normal_email(text: str) -> str:
@@ -31,33 +37,109 @@ def _not_common(text: str) -> str:
     return text
 
 
-Email = Annotated[Text, Field(max_length=254), AfterValidator(_normal_email)]
-Password = Annotated[Text, AfterValidator(_short_enough_for_bcrypt), Field(min_length=1)]
-NewPassword = Annotated[Password, Field(min_length=MIN_LENGTH), AfterValidator(_not_common)]
+Email = Annotated[Text, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_normal_email)]
+Password = Annotated[
+    Text,
+    AfterValidator(_short_enough_for_bcrypt),
+    Field(min_length=1, description=f"At most {MAX_BYTES} bytes in UTF-8", json_schema_extra=_SECRET),
+]
+NewPassword = Annotated[
+    Password,
+    Field(
+        min_length=MIN_LENGTH,
+        description=f"At most {MAX_BYTES} bytes in UTF-8, and none of the most common passwords",
+        json_schema_extra=_SECRET,
+    ),
+    AfterValidator(_not_common),
+]
 
 
 class Registration(Body):
-    """POST /register."""
+    """An account to be."""
 
     email: Email
     password: NewPassword
 
 
 class Login(Body):
-    """POST /login."""
+    """Who logs in."""
 
     email: Email
     password: Password
 
 
 class RefreshToken(Body):
-    """POST /refresh and /logout."""
+    """A session, by its newest refresh token."""
 
     refresh_token: Annotated[Text, Field(min_length=1, max_length=200)]
 
 
 class PasswordChange(Body):
-    """POST /password."""
+    """A new password, and the one that it replaces."""
 
     current: Password
     new: NewPassword
+
+
+class Account(Answer):
+    """An account that was registered; `email` is as it was understood, in lower case."""
+
+    id: UUID
+    email: str
+
+
+class Tokens(Answer):
+    """What a session is used with: an access token, and the refresh token that brings the next ones, once."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Field(description="Seconds until the access token expires")]
+    refresh_token: str
+
+
+class ShownSession(Answer):
+    """A session that goes on; address and user agent are those of its last use."""
+
+    id: UUID
+    created_at: datetime
+    last_used_at: datetime
+    address: str | None
+    user_agent: str | None
+    current: Annotated[bool, Field(description="Whether the request's access token is of this session")]
+
+
+class Sessions(Answer):
+    """An account's sessions that go on, the last used first."""
+
+    sessions: list[ShownSession]
+
+
+class TokenClaims(Answer):
+    """What an access token says."""
+
+    model_config = ConfigDict(extra="allow")
+
+    iss: str
+    aud: str
+    sub: Annotated[UUID, Field(description="The account's id")]
+    email: str
+    iat: int
+    exp: int
+    jti: str
+
+
+class Jwk(Answer):
+    """A public key (RFC 7517)."""
+
+    kty: Literal["RSA"]
+    use: Literal["sig"]
+    alg: Literal["RS256"]
+    kid: str
+    n: str
+    e: str
+
+
+class Jwks(Answer):
+    """The public keys of all access tokens that are good."""
+
+    keys: list[Jwk]

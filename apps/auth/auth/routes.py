@@ -2,19 +2,30 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response
 from prometheus_client import CollectorRegistry, Counter
 
 from auth import audit, client, sessions
 from auth.logins import Logins
-from auth.models import Login, PasswordChange, RefreshToken, Registration
+from auth.models import (
+    Account,
+    Jwks,
+    Login,
+    PasswordChange,
+    RefreshToken,
+    Registration,
+    Sessions,
+    ShownSession,
+    TokenClaims,
+    Tokens,
+)
 from auth.sessions import Granted, Owner, RefreshRefused, SessionEnded, TokenReused
 from auth.tokens import TokenSigner
 from servicekit.database import Database
 from servicekit.logging import event
+from servicekit.openapi import operation
 from servicekit.requests import read_json
 from servicekit.tokens import TokenVerifier, authenticate, remember_user
 
@@ -53,12 +64,12 @@ class Auth:
 
     def grant(self, granted: Granted) -> Response:
         """The answer that carries tokens."""
-        answer = jsonify(
+        answer = Tokens(
             access_token=self.signer.sign(granted.account_id, granted.email, granted.session_id),
             token_type="Bearer",  # noqa: S106  not a password
             expires_in=self.signer.lifetime,
             refresh_token=granted.refresh_token,
-        )
+        ).response()
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
@@ -68,18 +79,30 @@ def blueprint(auth: Auth) -> Blueprint:
     routes = Blueprint("auth", __name__)
 
     @routes.post("/register")
-    def register() -> tuple[dict[str, str], int]:
+    @operation(body=Registration, answer=Account, status=201, others={409: "An account with this e-mail exists."})
+    def register() -> Response:
+        """Register an account."""
         body = read_json(Registration)
         account_id = auth.logins.register(body.email, body.password, client.current())
-        return {"id": str(account_id), "email": body.email}, 201
+        return Account(id=account_id, email=body.email).response(201)
 
     @routes.post("/login")
+    @operation(body=Login, answer=Tokens, others={401: "The e-mail or the password is wrong."})
     def login() -> Response:
+        """Log in: begin a session.
+
+        Who fails too often is refused for a while, with the right password, too, and not told apart.
+        """
         body = read_json(Login)
         return auth.grant(auth.logins.log_in(body.email, body.password, client.current()))
 
     @routes.post("/refresh")
+    @operation(body=RefreshToken, answer=Tokens, others={401: "The refresh token is not valid."})
     def refresh() -> Response:
+        """Exchange a refresh token for the next tokens.
+
+        It works once: one that comes back was stolen, or lost on the way, so its session ends.
+        """
         body = read_json(RefreshToken)
         try:
             granted = sessions.refresh(auth.database, body.refresh_token, client.current())
@@ -97,7 +120,9 @@ def blueprint(auth: Auth) -> Blueprint:
         return auth.grant(granted)
 
     @routes.post("/logout")
+    @operation(body=RefreshToken)
     def logout() -> tuple[str, int]:
+        """End the session of a refresh token, if there is one."""
         body = read_json(RefreshToken)
         with auth.database.transaction() as session:
             owner = sessions.end(session, body.refresh_token)
@@ -109,29 +134,23 @@ def blueprint(auth: Auth) -> Blueprint:
         return "", 204
 
     @routes.get("/sessions")
+    @operation(answer=Sessions, secured=True)
     def list_sessions() -> Response:
+        """List the caller's sessions that go on."""
         owner = auth.owner()
         with auth.database.primary() as session:  # not a replica: an ended session must not be seen to go on
             sessions.require(session, owner)
             listed = sessions.of_account(session, owner.account_id)
-        answer = jsonify(
-            sessions=[
-                {
-                    "id": str(one.id),
-                    "created_at": one.created_at.isoformat(),
-                    "last_used_at": one.last_used_at.isoformat(),
-                    "address": one.address,
-                    "user_agent": one.user_agent,
-                    "current": one.id == owner.session_id,
-                }
-                for one in listed
-            ]
-        )
+        answer = Sessions(
+            sessions=[ShownSession(**vars(one), current=one.id == owner.session_id) for one in listed]
+        ).response()
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
     @routes.delete("/sessions/<uuid:session_id>")
+    @operation(secured=True, others={404: "You have no such session."})
     def revoke_session(session_id: UUID) -> tuple[str, int]:
+        """End one of the caller's sessions."""
         owner = auth.owner()
         with auth.database.transaction() as session:
             sessions.require(session, owner)
@@ -142,19 +161,25 @@ def blueprint(auth: Auth) -> Blueprint:
         return "", 204
 
     @routes.post("/password")
+    @operation(body=PasswordChange, secured=True, others={403: "The current password is wrong."})
     def change_password() -> tuple[str, int]:
+        """Change the caller's password, and end their other sessions."""
         owner = auth.owner()
         body = read_json(PasswordChange)
         auth.logins.change_password(owner, body.current, body.new, client.current())
         return "", 204
 
     @routes.get("/validate")
-    def validate() -> dict[str, Any]:
-        return authenticate(auth.verifier).values
+    @operation(answer=TokenClaims, secured=True)
+    def validate() -> Response:
+        """Say what the access token says, if it is good."""
+        return TokenClaims.model_validate(authenticate(auth.verifier).values).response()
 
     @routes.get("/.well-known/jwks.json")
+    @operation(answer=Jwks)
     def jwks() -> Response:
-        answer = jsonify(auth.signer.jwks())
+        """Publish the keys that access tokens are signed with."""
+        answer = Jwks.model_validate(auth.signer.jwks()).response()
         answer.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
         return answer
 

@@ -23,11 +23,12 @@ UNMATCHED = "unmatched"
 
 def route_of(request: Request) -> str:
     """The route's template, such as /api/v1/items/{item_id}; unknown paths share one name."""
-    return _template(request.url_rule.rule) if request.url_rule else UNMATCHED
+    return template_of(request.url_rule.rule) if request.url_rule else UNMATCHED
 
 
 @cache
-def _template(rule: str) -> str:
+def template_of(rule: str) -> str:
+    """A rule of Flask's as a template: /items/<uuid:item_id> is /items/{item_id}."""
     return re.sub(r"<(?:[^<>:]+:)?([^<>]+)>", r"{\1}", rule)
 
 

@@ -6,18 +6,38 @@ Services map their domain's exceptions with `answer_with`; routes raise, and nev
 import logging
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
 
-from flask import Flask, Response, json
+from flask import Flask, Response
+from pydantic import BaseModel, Field
 from werkzeug.exceptions import HTTPException
 
 from servicekit.database import DatabaseUnavailable
 from servicekit.logging import event
 from servicekit.tracing import request_id
 
+PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER = "2"  # seconds
 
 Error = TypeVar("Error", bound=Exception)
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of the request; a field inside another is named `outer.inner`."""
+
+    field: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: Annotated[str, Field(description="`urn:belvedere:problem:<name>`, or `about:blank`")]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    request_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    errors: list[FieldError] = []
 
 
 class Problem(Exception):
@@ -40,7 +60,7 @@ class Problem(Exception):
         self.detail = detail
         self.type = f"urn:belvedere:problem:{name}" if name else "about:blank"
         self.headers = headers or {}
-        self.errors = errors
+        self.errors = [FieldError.model_validate(error) for error in errors or ()]
 
 
 def unauthorized(detail: str) -> Problem:
@@ -67,16 +87,16 @@ def install(app: Flask) -> None:
 
 
 def _response(problem: Problem) -> Response:
-    body: dict[str, Any] = {
-        "type": problem.type,
-        "title": problem.status.phrase,
-        "status": problem.status.value,
-        "detail": problem.detail,
-        "request_id": request_id(),
-    }
-    if problem.errors is not None:
-        body["errors"] = problem.errors
-    response = Response(json.dumps(body), problem.status, problem.headers, content_type="application/problem+json")
+    details = ProblemDetails(
+        type=problem.type,
+        title=problem.status.phrase,
+        status=problem.status.value,
+        detail=problem.detail,
+        request_id=request_id(),
+        errors=problem.errors,
+    )
+    body = details.model_dump_json(exclude_defaults=True)
+    response = Response(body, problem.status, problem.headers, content_type=PROBLEM_JSON)
     response.headers["Cache-Control"] = "no-store"
     return response
 

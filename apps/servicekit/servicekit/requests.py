@@ -1,5 +1,6 @@
-"""Requests: a body read into a typed model, with the right 4xx for each way of being wrong."""
+"""Requests: body, query and headers read into typed models, with the right 4xx for each way of being wrong."""
 
+from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
 from flask import request
@@ -8,6 +9,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from servicekit.problems import Problem
 
+JSON = "application/json"
 MAX_BODY = 64 * 1024  # bytes
 # Werkzeug refuses a longer Content-Length, but cuts a longer chunked body off here without a word.
 READ_LIMIT = MAX_BODY + 1
@@ -32,7 +34,7 @@ class Body(BaseModel):
 
 def read_json(model: type[Model], *others: str) -> Model:
     """The request's body as `model`, sent as JSON or one of the other types; raises `Problem` 400, 413, 415 or 422."""
-    accepted = ("application/json", *others)
+    accepted = (JSON, *others)
     if request.mimetype not in accepted:
         raise Problem(415, f"Send the body as {' or '.join(accepted)}.", headers={"Accept": ", ".join(accepted)})
     body = request.get_data()
@@ -40,6 +42,24 @@ def read_json(model: type[Model], *others: str) -> Model:
         raise RequestEntityTooLarge
     try:
         return model.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def read_query(model: type[Model]) -> Model:
+    """The request's query as `model`; raises `Problem` 422."""
+    return _read(model, request.args.to_dict())
+
+
+def read_headers(model: type[Model]) -> Model:
+    """The headers that `model` names, by its fields' aliases; raises `Problem` 422."""
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    return _read(model, {name: request.headers[name] for name in names if name in request.headers})
+
+
+def _read(model: type[Model], values: Mapping[str, str]) -> Model:
+    try:
+        return model.model_validate(values)
     except ValidationError as error:
         raise invalid(error) from None
 

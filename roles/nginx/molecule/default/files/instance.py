@@ -36,6 +36,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("X-Request-Id", "the instance's own")
         if self.path == "/operators/session":
             self.send_header("X-Operator", "ada@example.net")
+        if self.path == "/openapi/api":
+            self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'sha256-x'")
         self.end_headers()
         self.wfile.write(text)
 

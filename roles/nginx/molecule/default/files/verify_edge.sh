@@ -30,6 +30,19 @@ for header in strict-transport-security x-content-type-options content-security-
 done
 grep -iq '^server: nginx.$' /tmp/head || fail "the server tells its version: $(grep -i ^server: /tmp/head)"
 
+# What a browser may load for an answer: what the service says, or else nothing.
+policy() { ask --output /dev/null --write-out '%header{content-security-policy}' "$@"; }
+is 'the policy of a page with its own' "$(policy https://localhost/openapi/api)" "default-src 'none'; style-src 'sha256-x'"
+is 'the policy of anything else' "$(policy https://localhost/api/)" "default-src 'none'; frame-ancestors 'none'"
+is 'the policy of an error' "$(policy https://localhost/nothing)" "default-src 'none'; frame-ancestors 'none'"
+
+# The list of the services' documents names those that have one, and comes with its style.
+ask --fail https://localhost/docs/ > /tmp/docs
+is 'documents in the list' "$(grep -o 'href="/openapi/[a-z.]*"' /tmp/docs | sort | xargs)" \
+  'href=/openapi/api href=/openapi/api.json href=/openapi/auth href=/openapi/auth.json'
+is 'the style of the list' "$(ask --output /dev/null --write-out '%{http_code} %{content_type}' https://localhost/docs/ops.css)" '200 text/css'
+is 'what the list may load' "$(policy https://localhost/docs/)" "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+
 # Errors that Nginx makes.
 problem() {  # problem STATUS curl-arguments...
   local want=$1; shift
