@@ -38,7 +38,7 @@ def publish(results: list[Result], notes: list[str], runs: list[Run], docs: Path
 
 
 def svg(results: list[Result], runs: list[Run]) -> str:
-    """A plot for each row: its last runs from left to right, each with its spread, and what must and should be reached."""
+    """A plot for each row: its last runs from left to right, each with its spread, and what it should reach."""
     width = TEXT + PLOT + 90
     height = len(results) * (ROW + GAP) + 40
     parts = [
