@@ -10,7 +10,6 @@ from servicekit.tracing import Tracing
 
 def create() -> Flask:
     Metrics.serve = lambda *_: None  # type: ignore[method-assign]
-    Service.begin_request = lambda *_: None  # type: ignore[method-assign]
     Service.end_request = lambda _, response: response  # type: ignore[method-assign,assignment]
     Tracing.middleware = lambda _, application: application  # type: ignore[method-assign,assignment]
     Tracing.start = lambda *_: None  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ import random
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ EXPORT_TIMEOUT = 3  # seconds
 FLUSH_TIMEOUT = 2  # seconds, at shutdown
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+BEGUN = "servicekit.begun"  # in a request's environ: when it arrived, by time.perf_counter
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds: never traced
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -136,6 +138,7 @@ class Tracing:
         """Wrap a WSGI application so that each request runs inside its server span."""
 
         def traced(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+            environ[BEGUN] = time.perf_counter()
             method = environ["REQUEST_METHOD"]
             if method not in METHODS:  # whatever a client invents must not become a label or a span's name
                 method = environ["REQUEST_METHOD"] = "_OTHER"
