@@ -1,6 +1,6 @@
 """The services' speed as ratios, each of two figures taken in one run on one machine: `make bench`.
 
-    python -m bench [--repeats 5] [--only api,nginx] [--no-record]
+    python -m bench [--repeats 5] [--retries 8] [--only api,nginx] [--no-record]
 
 Everything runs on this machine, over loopback, and shares its cores with the clients that load it.
 The two figures of a ratio are taken right after one another, in turn first and second; the row's ratio is the median
@@ -25,8 +25,8 @@ from bench.servers import CORES, FLOODERS, PASSWORD, ROOT, BenchError, Stack, as
 
 SECONDS = 4  # for each figure
 LOGIN_SECONDS = 10  # a login takes long, so few come in a second
-RETRIES = 12  # repeats measured anew, in the whole run
-RETRIES_EACH = 3
+RETRIES = 8  # repeats measured anew because the machine was loud, in the whole run; each of them at most twice
+TRIES_EACH = 3
 
 Ratios = dict[str, float]
 
@@ -138,22 +138,21 @@ def prepare(stack: Stack) -> Bench:
     return bench
 
 
-def measure(bench: Bench, repeats: int, only: set[str]) -> tuple[dict[str, list[float]], list[Noise]]:
+def measure(bench: Bench, repeats: int, retries: int, only: set[str]) -> tuple[dict[str, list[float]], list[Noise]]:
     """Each row's ratio in each repeat, and how noisy the machine was in those that were kept."""
     groups = [bench.reading, bench.validating, bench.guarding, bench.hashing]
     groups = [group for group in groups if not only or only & set((group.__doc__ or "").split(", "))]
     ratios: dict[str, list[float]] = {}
     heard: list[Noise] = []
     listener = Listener([bench.stack.postgres])
-    retries = RETRIES
     for turn in range(repeats):
         for group in groups:
-            for attempt in range(RETRIES_EACH):
+            for attempt in range(TRIES_EACH):
                 listener.begin()
                 found = group(turn)
                 noise = listener.end()
                 shown = "  ".join(f"{name} {ratio:.3f}" for name, ratio in found.items())
-                again = noise.loud and retries > 0 and attempt < RETRIES_EACH - 1
+                again = noise.loud and retries > 0 and attempt < TRIES_EACH - 1
                 retries -= again
                 say(
                     f"{turn + 1}/{repeats}  {shown}  (others {noise.foreign:.0%}, speed {noise.speed:.0%}"
@@ -180,6 +179,7 @@ def commit() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="of each figure, at least 3 (default 5)")
+    parser.add_argument("--retries", type=int, default=RETRIES, help=f"of loud repeats (default {RETRIES})")
     parser.add_argument("--only", default="", help="rows to measure, by their names in the history")
     parser.add_argument("--no-record", action="store_true", help="leave the history and docs/bench.md as they are")
     arguments = parser.parse_args()
@@ -195,7 +195,7 @@ def main() -> int:
         with running() as stack:
             bench = prepare(stack)
             say(f"Measuring, {arguments.repeats} times; {stack.sampling:.0%} of the traces are kept")
-            ratios, heard = measure(bench, arguments.repeats, only)
+            ratios, heard = measure(bench, arguments.repeats, arguments.retries, only)
             spans = stack.spans()
     except (BenchError, FileNotFoundError, subprocess.TimeoutExpired) as error:
         print(f"bench: {error}", file=sys.stderr)
