@@ -1,7 +1,7 @@
 # The verbs of Belvedere. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down info test lint unit roles platform faults alarms explain profile docs lock
+.PHONY: help up down info test lint unit roles platform faults alarms bench explain profile docs lock
 
 # A set PYTHONUNBUFFERED slows Ansible's pipelining down.
 unexport PYTHONUNBUFFERED
@@ -52,6 +52,9 @@ faults: .venv/installed ## Break the running local platform, fault by fault, and
 
 alarms: .venv/installed ## Break the running local platform until each alert fires, and see who is told
 	@pytest tests/alarms
+bench: .venv/installed ## How fast the services are, as ratios: a table, its history and its picture in docs/bench.md
+	@tools/apt postgresql pgbouncer nginx libnginx-mod-http-set-misc wrk
+	@cd tests && python -m bench $(ARGS)
 
 explain: .venv/installed ## One request's story, spans and log lines: make explain ID=<its X-Request-Id>
 	@python tools/explain.py $(or $(ID),$(error say which: make explain ID=<the X-Request-Id of an answer>))

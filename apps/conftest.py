@@ -1,33 +1,30 @@
 """Fixtures for the services' tests: a real PostgreSQL, the real migrations, and apps over both.
 
-The server is Debian's (`apt install postgresql`), started here on a free port with its data in a temporary folder.
-PostgreSQL refuses to run as root, so root starts it as the package's user `postgres`; anyone else as themselves.
-pytest-postgresql then makes a template that the migrations were applied to; each test finds a clone of it empty.
+pytest-postgresql makes a template that the migrations were applied to; each test finds a clone of it empty.
 """
 
 import atexit
 import io
 import json
 import os
-import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import local_postgresql
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import Flask, jsonify
 from flask.testing import FlaskClient
+from local_postgresql import Server
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from psycopg import Connection, connect, sql
@@ -51,54 +48,13 @@ ISSUER = "https://edge.test"
 AUDIENCE = "belvedere"
 
 
-@dataclass(frozen=True)
-class Server:
-    """A running PostgreSQL server, as pytest-postgresql wants it described."""
-
-    port: int
-    host: str = "127.0.0.1"
-    user: str = "postgres"
-    password: str = ""
-    options: str = ""
-    maintenance_dbname: str = "postgres"
-    template_dbname: str = "template1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _postgres_program(name: str) -> str:
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
-    program = str(found[-1]) if found else shutil.which(name)
-    if program is None:
-        pytest.exit(f"{name} is missing: install Debian's package 'postgresql'", returncode=2)
-    return program
-
-
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[Server]:
-    """A server with no durability: its data is thrown away."""
-    folder = Path(tempfile.mkdtemp(prefix="belvedere-postgresql-"))
-    user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None
-    if user:
-        shutil.chown(folder, user)
-    data, port = folder / "data", free_port()
-
-    def run(program: str, *arguments: str) -> None:
-        command = [_postgres_program(program), "-D", str(data), *arguments]
-        subprocess.run(command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-
     try:
-        run("initdb", "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8")
-        options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c full_page_writes=off -c max_connections=200"
-        run("pg_ctl", "start", "--wait", "--silent", f"--log={folder}/log", f"--options={options}")
-        yield Server(port)
-    finally:
-        run("pg_ctl", "stop", "--mode=immediate", "--silent")
-        shutil.rmtree(folder)
+        with local_postgresql.serve() as server:
+            yield server
+    except FileNotFoundError as error:
+        pytest.exit(str(error), returncode=2)
 
 
 def _prepare(host: str, port: int, user: str, dbname: str, **_: Any) -> None:

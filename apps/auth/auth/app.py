@@ -40,7 +40,7 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
         kit.tracing,
         kit.metrics.registry,
     )
-    verifier = TokenVerifier(signer, settings.token_issuer, settings.token_audience, kit.tracing)
+    verifier = TokenVerifier(signer, settings.token_issuer, settings.token_audience)
     throttle = Throttle(InstanceFailures(), settings.account_rule, settings.address_rule)
     logins = Logins(
         kit.database, hasher, throttle, settings.session_lifetime, signer.derived_key(b"log"), kit.metrics.registry

@@ -3,12 +3,17 @@
 import base64
 import json
 import time
+from random import Random
 from uuid import uuid4
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from servicekit.tokens import TokenRefused, TokenVerifier
 
 ISSUER, AUDIENCE = "https://edge.test", "belvedere"
 
@@ -48,6 +53,89 @@ def test_a_token_of_our_key_is_good(ask, claims):
 @pytest.mark.parametrize("change", [{"aud": "others"}, {"iss": "https://evil.test"}, {"sub": "not-a-uuid"}])
 def test_a_token_for_or_from_others_is_refused(ask, claims, change):
     assert ask(claims | change).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"aud": ["others"]},
+        {"aud": {AUDIENCE: 1}},
+        {"iat": int(time.time()) + 3600},
+        {"nbf": int(time.time()) + 3600},
+        {"exp": "9999999999"},
+        {"exp": float("inf")},
+        {"exp": True},
+        {"jti": 7},
+        {"email": None},
+        {"sub": 7},
+    ],
+)
+def test_a_signed_token_with_a_claim_that_is_not_as_we_write_it_is_refused(auth, signing_key, signer, claims, change):
+    token = signed(signing_key, {"alg": "RS256", "kid": signer.kid}, claims | change)
+    assert ask_token(auth, token).status_code == 401
+
+
+@pytest.mark.parametrize("header", [{"crit": ["exp"]}, {"b64": False, "crit": ["b64"]}, {"alg": "RS512"}, {"kid": 7}])
+def test_a_signed_token_with_another_header_is_refused(auth, signing_key, signer, claims, header):
+    token = signed(signing_key, {"alg": "RS256", "kid": signer.kid} | header, claims)
+    assert ask_token(auth, token).status_code == 401
+
+
+def test_an_audience_among_others_is_enough(ask, claims):
+    assert ask(claims | {"aud": ["others", AUDIENCE]}).status_code == 200
+
+
+def test_a_token_is_judged_as_pyjwt_would(signer, signing_key, claims):
+    """Whatever single change is made to a good token, the two agree; PyJWT is slower, and known to be right."""
+    verifier = TokenVerifier(signer, ISSUER, AUDIENCE)
+    good = jwt.encode(claims, signing_key, "RS256", headers={"kid": signer.kid})
+    random = Random(1)  # noqa: S311  the same changes each time
+    changed = [
+        good,
+        good + "=",
+        good + ".",
+        "." + good,
+        good + ".x",
+        good.upper(),
+        good.replace("-", "+").replace("_", "/"),
+    ]
+    for _ in range(600):
+        place, character = random.randrange(len(good)), random.choice("AZaz09-_.=+/ \n\u00e9")
+        changed += [
+            good[:place] + character + good[place + 1 :],
+            good[:place] + character + good[place:],
+            good[:place] + good[place + 1 :],
+        ]
+    assert [is_taken_by(verifier, token) for token in changed] == [
+        is_taken_by_pyjwt(signer, token) for token in changed
+    ]
+
+
+def is_taken_by(verifier, token):
+    try:
+        verifier.verify(token)
+    except TokenRefused:
+        return False
+    return True
+
+
+def is_taken_by_pyjwt(signer, token):
+    try:
+        key = signer.get(jwt.get_unverified_header(token)["kid"])
+        jwt.decode(token, key, algorithms=["RS256"], issuer=ISSUER, audience=AUDIENCE)
+    except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def signed(key, header, claims):
+    """PyJWT refuses to make such tokens."""
+    first, second = (base64url(json.dumps(part).encode()) for part in (header, claims))
+    return f"{first}.{second}." + base64url(key.sign(f"{first}.{second}".encode(), PKCS1v15(), SHA256()))
+
+
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def test_an_expired_token_is_refused_and_says_so(ask, claims):

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from servicekit import health, position, problems
@@ -13,7 +13,7 @@ from servicekit.logging import configure, event
 from servicekit.metrics import Metrics, route_of
 from servicekit.requests import READ_LIMIT
 from servicekit.settings import ServiceSettings
-from servicekit.tracing import OPERATIONS, Tracing, describe_request, request_id, sampled_trace_id
+from servicekit.tracing import BEGUN, OPERATIONS, Tracing, describe_request, request_id, sampled_trace_id
 
 _EXTENSION = "servicekit"
 
@@ -41,25 +41,23 @@ class Service:
         self.database.close()
         event("service_stopped", f"{self.name} has stopped")
 
-    def begin_request(self) -> None:
-        g.begun = time.perf_counter()
-
     def end_request(self, response: Response) -> Response:
         """Observe the request once: the histogram, the span, a log line if it was slow or failed, its id."""
         response.headers["X-Request-Id"] = request_id()
         position.send(response)
-        if request.path in OPERATIONS:
+        environ = request.environ  # each look at `request` itself finds the context anew
+        if environ["PATH_INFO"] in OPERATIONS:
             return response
-        seconds = time.perf_counter() - g.begun
-        route, status = route_of(request), response.status_code
-        self.metrics.observe_request(route, request.method, status, seconds, sampled_trace_id())
-        describe_request(request.environ, route, status)
+        seconds = time.perf_counter() - environ[BEGUN]
+        method, route, status = environ["REQUEST_METHOD"], route_of(request), response.status_code
+        self.metrics.observe_request(route, method, status, seconds, sampled_trace_id())
+        describe_request(environ, route, status)
         if status >= 500 or seconds >= self._slow:
             event(
                 "request",
-                f"{request.method} {route} answered {status}",
+                f"{method} {route} answered {status}",
                 logging.ERROR if status >= 500 else logging.WARNING,
-                method=request.method,
+                method=method,
                 route=route,
                 status=status,
                 duration_ms=round(seconds * 1000, 1),
@@ -74,7 +72,6 @@ def create(name: str, version: str, settings: ServiceSettings) -> Flask:
     app = Flask(name, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = READ_LIMIT
     app.extensions[_EXTENSION] = service
-    app.before_request(service.begin_request)
     service.metrics.serve(app)
     app.after_request(service.end_request)
     health.serve(app, service.readiness)

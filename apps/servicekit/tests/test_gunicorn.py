@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from conftest import free_port
+from local_postgresql import free_port
 
 STARTED = '"event": "service_started"'
 

@@ -1,7 +1,5 @@
 """Reading what one wrote: against a real standby whose replay is paused, and a client that carries its position."""
 
-import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -11,7 +9,7 @@ from uuid import uuid4
 
 import psycopg2
 import pytest
-from conftest import _postgres_program, free_port
+from local_postgresql import free_port, program, server_user
 from psycopg import OperationalError, connect
 
 from servicekit import database as database_module
@@ -26,13 +24,13 @@ ITEM = {"title": "A title", "body": "A body"}
 def standby_port(postgresql_server):
     """A standby of the tests' server."""
     folder = Path(tempfile.mkdtemp(prefix="belvedere-standby-"))
-    user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None
+    user = server_user()
     if user:
         shutil.chown(folder, user)
     data, port = folder / "data", free_port()
 
-    def run(program, *arguments):
-        command = [_postgres_program(program), "-D", str(data), *arguments]
+    def run(name, *arguments):
+        command = [program(name), "-D", str(data), *arguments]
         subprocess.run(command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
     primary = f"host={postgresql_server.host} port={postgresql_server.port} user={postgresql_server.user}"
