@@ -3,7 +3,6 @@
 import base64
 import json
 import time
-from random import Random
 from uuid import uuid4
 
 import jwt
@@ -12,8 +11,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
-
-from servicekit.tokens import TokenRefused, TokenVerifier
 
 ISSUER, AUDIENCE = "https://edge.test", "belvedere"
 
@@ -83,49 +80,6 @@ def test_a_signed_token_with_another_header_is_refused(auth, signing_key, signer
 
 def test_an_audience_among_others_is_enough(ask, claims):
     assert ask(claims | {"aud": ["others", AUDIENCE]}).status_code == 200
-
-
-def test_a_token_is_judged_as_pyjwt_would(signer, signing_key, claims):
-    """Whatever single change is made to a good token, the two agree; PyJWT is slower, and known to be right."""
-    verifier = TokenVerifier(signer, ISSUER, AUDIENCE)
-    good = jwt.encode(claims, signing_key, "RS256", headers={"kid": signer.kid})
-    random = Random(1)  # noqa: S311  the same changes each time
-    changed = [
-        good,
-        good + "=",
-        good + ".",
-        "." + good,
-        good + ".x",
-        good.upper(),
-        good.replace("-", "+").replace("_", "/"),
-    ]
-    for _ in range(600):
-        place, character = random.randrange(len(good)), random.choice("AZaz09-_.=+/ \n\u00e9")
-        changed += [
-            good[:place] + character + good[place + 1 :],
-            good[:place] + character + good[place:],
-            good[:place] + good[place + 1 :],
-        ]
-    assert [is_taken_by(verifier, token) for token in changed] == [
-        is_taken_by_pyjwt(signer, token) for token in changed
-    ]
-
-
-def is_taken_by(verifier, token):
-    try:
-        verifier.verify(token)
-    except TokenRefused:
-        return False
-    return True
-
-
-def is_taken_by_pyjwt(signer, token):
-    try:
-        key = signer.get(jwt.get_unverified_header(token)["kid"])
-        jwt.decode(token, key, algorithms=["RS256"], issuer=ISSUER, audience=AUDIENCE)
-    except (jwt.PyJWTError, KeyError, TypeError, ValueError):
-        return False
-    return True
 
 
 def signed(key, header, claims):
