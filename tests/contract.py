@@ -22,6 +22,7 @@ def keeps_its_contract(
     document: its URL; the service is asked at the same place.
     token: an access token; not an argument of the command, which everybody on the host could read.
     """
+    __tracebackhide__ = True  # or pytest would print the token
     command = [
         *(str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(HERE / "schemathesis.toml")),
         *("run", document, "--url", document.partition("/openapi/")[0], "--max-examples", str(examples)),
