@@ -64,19 +64,23 @@ class Bench:
         }
 
     def validating(self, turn: int) -> Ratios:
-        """validate, nginx, telemetry"""
+        """validate, nginx, telemetry, telemetry_10, telemetry_0"""
         stack = self.stack
         figures = self._figures(
             turn,
             hello=lambda: requests(stack.hello, "/hello", SECONDS).rate,
             validate=lambda: self._validations().rate,
             silent=lambda: requests(stack.silent, "/validate", SECONDS, self.token).rate,
+            tenth=lambda: requests(stack.tenth, "/validate", SECONDS, self.token).rate,
+            untraced=lambda: requests(stack.untraced, "/validate", SECONDS, self.token).rate,
             nginx=lambda: requests([stack.edge] * CORES, "/validate", SECONDS, self.token).rate,
         )
         return {
             "validate": figures["validate"] / figures["hello"],
             "nginx": figures["nginx"] / figures["validate"],
             "telemetry": figures["validate"] / figures["silent"],
+            "telemetry_10": figures["tenth"] / figures["silent"],
+            "telemetry_0": figures["untraced"] / figures["silent"],
         }
 
     def guarding(self, turn: int) -> Ratios:
@@ -142,8 +146,9 @@ def prepare(stack: Stack) -> Bench:
         raise BenchError("auth_request lets a wrong token pass")
     for _ in range(2):
         requests(stack.api, "/", 1, bench.token, stack.folder / "paths")
-        for ports, path in ((stack.hello, "/hello"), (stack.auth, "/validate"), (stack.silent, "/validate")):
-            requests(ports, path, 1, bench.token)
+        requests(stack.hello, "/hello", 1)
+        for ports in (stack.auth, stack.tenth, stack.untraced, stack.silent):
+            requests(ports, "/validate", 1, bench.token)
     return bench
 
 
