@@ -4,12 +4,14 @@
 
 Everything runs on this machine, over loopback, and shares its cores with the clients that load it.
 The two figures of a ratio are taken right after one another, in turn first and second; the row's ratio is the median
-of the repeats. A repeat during which others used the machine is measured anew, some times.
+of the repeats. A figure is a rate by what others left of the processors: on a quiet machine that is the rate by the
+clock. A repeat in which others left little is measured anew, some times.
 Ends with 1 where a ratio misses what it must reach, or is 15 % below its history; with 2 where it cannot measure.
 """
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +38,7 @@ class Bench:
     """Measures groups of ratios."""
 
     stack: Stack
+    listener: Listener
     token: str
     emails: list[str]
     p95: list[float] = field(default_factory=list)  # of validation while logins flood, one a repeat
@@ -49,30 +52,35 @@ class Bench:
             validations=lambda: self._validations().rate,
         )
         with Flood(self.stack.auth, self.emails) as flood:
-            begun = time.monotonic()
+            begun = self.listener.now()
             served = self._validations(LOGIN_SECONDS)
-            logins = flood.rate(begun, time.monotonic())
+            logins = flood.rate(begun.clock, time.monotonic())
+            left = 1 - self.listener.foreign(begun)
         self.p95.append(served.p95)
         return {
             "login": figures["logins"] / figures["raw"],
-            "flood_validate": served.rate / figures["validations"],
-            "flood_login": logins / figures["logins"],
+            "flood_validate": served.rate / left / figures["validations"],
+            "flood_login": logins / left / figures["logins"],
         }
 
     def validating(self, turn: int) -> Ratios:
-        """validate, nginx, telemetry"""
+        """validate, nginx, telemetry, telemetry_10, telemetry_0"""
         stack = self.stack
         figures = self._figures(
             turn,
             hello=lambda: requests(stack.hello, "/hello", SECONDS).rate,
             validate=lambda: self._validations().rate,
             silent=lambda: requests(stack.silent, "/validate", SECONDS, self.token).rate,
+            tenth=lambda: requests(stack.tenth, "/validate", SECONDS, self.token).rate,
+            untraced=lambda: requests(stack.untraced, "/validate", SECONDS, self.token).rate,
             nginx=lambda: requests([stack.edge] * CORES, "/validate", SECONDS, self.token).rate,
         )
         return {
             "validate": figures["validate"] / figures["hello"],
             "nginx": figures["nginx"] / figures["validate"],
             "telemetry": figures["validate"] / figures["silent"],
+            "telemetry_10": figures["tenth"] / figures["silent"],
+            "telemetry_0": figures["untraced"] / figures["silent"],
         }
 
     def guarding(self, turn: int) -> Ratios:
@@ -98,7 +106,12 @@ class Bench:
     def _figures(self, turn: int, **measure: Callable[[], float]) -> dict[str, float]:
         """Take each figure, every other time in the opposite order: a machine that gets slower favours none."""
         names = list(measure) if turn % 2 == 0 else list(reversed(measure))
-        return {name: measure[name]() for name in names}
+        figures = {}
+        for name in names:
+            begun = self.listener.now()
+            rate = measure[name]()
+            figures[name] = rate / (1 - self.listener.foreign(begun))
+        return figures
 
     def _validations(self, seconds: int = SECONDS) -> Served:
         return requests(self.stack.auth, "/validate", seconds, self.token)
@@ -120,7 +133,7 @@ def prepare(stack: Stack) -> Bench:
     with ThreadPoolExecutor(CORES) as pool:
         list(pool.map(register, range(FLOODERS)))
     answer = ask(stack.auth[0], "/login", {"email": emails[0], "password": PASSWORD})
-    bench = Bench(stack, str(json.loads(answer)["access_token"]), emails)
+    bench = Bench(stack, Listener([stack.postgres]), str(json.loads(answer)["access_token"]), emails)
     first_path = (stack.folder / "paths").read_text().splitlines()[0]
     for port in stack.api:
         ask(port, first_path, token=bench.token)
@@ -133,8 +146,9 @@ def prepare(stack: Stack) -> Bench:
         raise BenchError("auth_request lets a wrong token pass")
     for _ in range(2):
         requests(stack.api, "/", 1, bench.token, stack.folder / "paths")
-        for ports, path in ((stack.hello, "/hello"), (stack.auth, "/validate"), (stack.silent, "/validate")):
-            requests(ports, path, 1, bench.token)
+        requests(stack.hello, "/hello", 1)
+        for ports in (stack.auth, stack.tenth, stack.untraced, stack.silent):
+            requests(ports, "/validate", 1, bench.token)
     return bench
 
 
@@ -144,13 +158,12 @@ def measure(bench: Bench, repeats: int, retries: int, only: set[str]) -> tuple[d
     groups = [group for group in groups if not only or only & set((group.__doc__ or "").split(", "))]
     ratios: dict[str, list[float]] = {}
     heard: list[Noise] = []
-    listener = Listener([bench.stack.postgres])
     for turn in range(repeats):
         for group in groups:
             for attempt in range(TRIES_EACH):
-                listener.begin()
+                begun, speed = bench.listener.now(), bench.listener.speed()
                 found = group(turn)
-                noise = listener.end()
+                noise = Noise(bench.listener.foreign(begun), min(speed, bench.listener.speed()))
                 shown = "  ".join(f"{name} {ratio:.3f}" for name, ratio in found.items())
                 again = noise.loud and retries > 0 and attempt < TRIES_EACH - 1
                 retries -= again
@@ -190,6 +203,7 @@ def main() -> int:
         parser.error("a record needs at least 3 repeats")
 
     begun = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whatever was started is stopped
     try:
         say("Starting PostgreSQL, PgBouncer, the services, Nginx and a sink for traces")
         with running() as stack:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-FOREIGN = 0.15  # of all processors; a repeat with more is measured anew
+FOREIGN = 0.3  # of all processors; a repeat with more is measured anew
 SLOW = 0.8  # of the fastest loop seen; a repeat in a slower one is measured anew
 
 _HZ = os.sysconf("SC_CLK_TCK")
@@ -24,24 +24,34 @@ class Noise:
         return self.foreign > FOREIGN or self.speed < SLOW
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Seconds: the clock, and what all processes and the bench's own have used of the processors so far."""
+
+    clock: float
+    all: float
+    own: float
+
+
 class Listener:
-    """Tells how noisy the time since `begin` was."""
+    """Tells how noisy the time since a moment was."""
 
     def __init__(self, servers: list[int]) -> None:
         """servers: processes that are the bench's own, but not its children."""
         self._servers = servers
         self._best = min(_loop() for _ in range(5))
 
-    def begin(self) -> None:
-        self._speed_before = self._speed()
-        self._begun, self._busy, self._own = time.monotonic(), _busy_seconds(), _own_seconds(self._servers)
+    def now(self) -> Moment:
+        return Moment(time.monotonic(), _busy_seconds(), _own_seconds(self._servers))
 
-    def end(self) -> Noise:
-        elapsed = (time.monotonic() - self._begun) * (os.cpu_count() or 1)
-        foreign = _busy_seconds() - self._busy - (_own_seconds(self._servers) - self._own)
-        return Noise(max(0.0, foreign / elapsed), min(self._speed_before, self._speed()))
+    def foreign(self, since: Moment) -> float:
+        """Others' share of all processors."""
+        now = self.now()
+        others = now.all - since.all - (now.own - since.own)
+        return min(max(others / (now.clock - since.clock) / (os.cpu_count() or 1), 0.0), 0.95)
 
-    def _speed(self) -> float:
+    def speed(self) -> float:
+        """This moment's, against the best so far."""
         took = min(_loop() for _ in range(3))  # the fastest of some: another process may have had its turn in one
         self._best = min(self._best, took)
         return self._best / took

@@ -45,7 +45,9 @@ class Stack:
     folder: Path
     postgres: int  # process id
     auth: list[int]
-    silent: list[int]
+    tenth: list[int]  # auth that keeps every tenth trace
+    untraced: list[int]  # auth that keeps none
+    silent: list[int]  # auth without telemetry
     hello: list[int]
     api: list[int]
     pooler: int
@@ -107,6 +109,12 @@ def running() -> Iterator[Stack]:
         }
         service = "servicekit.gunicorn"
         auth = start.instances("auth", service, "auth:create_app()", auth_settings, "/readyz")
+        tenth, untraced = (
+            start.instances(
+                f"auth-{ratio}", service, "auth:create_app()", auth_settings | {"TRACE_SAMPLE_RATIO": ratio}, "/readyz"
+            )
+            for ratio in ("0.1", "0")
+        )
         silent = start.instances("silent", service, "bench.silent:create()", auth_settings, "/readyz")
         hello = start.instances("hello", "bench.hello", "bench.hello:app", common, "/hello")
         api_settings = common | {
@@ -115,7 +123,7 @@ def running() -> Iterator[Stack]:
         }
         api = start.instances("api", service, "api:create_app()", api_settings, "/readyz")
         edge, static = start.nginx(auth)
-        yield Stack(folder, postgres, auth, silent, hello, api, pooler, edge, static, sink, sampling)
+        yield Stack(folder, postgres, auth, tenth, untraced, silent, hello, api, pooler, edge, static, sink, sampling)
 
 
 class Starter:

@@ -59,7 +59,6 @@ def test_a_token_for_or_from_others_is_refused(ask, claims, change):
         {"aud": {AUDIENCE: 1}},
         {"iat": int(time.time()) + 3600},
         {"nbf": int(time.time()) + 3600},
-        {"exp": "9999999999"},
         {"exp": float("inf")},
         {"exp": True},
         {"jti": 7},
@@ -67,7 +66,7 @@ def test_a_token_for_or_from_others_is_refused(ask, claims, change):
         {"sub": 7},
     ],
 )
-def test_a_signed_token_with_a_claim_that_is_not_as_we_write_it_is_refused(auth, signing_key, signer, claims, change):
+def test_a_signed_token_with_a_claim_that_makes_no_sense_is_refused(auth, signing_key, signer, claims, change):
     token = signed(signing_key, {"alg": "RS256", "kid": signer.kid}, claims | change)
     assert ask_token(auth, token).status_code == 401
 

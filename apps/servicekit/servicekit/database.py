@@ -193,7 +193,7 @@ class Pool:
 
 
 class Session:
-    """Runs statements on one target. A connection is taken at the first statement and kept until the end."""
+    """Runs statements on one target, inside `with`. A connection is taken at the first one and kept until the end."""
 
     def __init__(self, database: "Database", target: str, in_transaction: bool = False) -> None:
         self.target = target  # after the first statement: who answered
@@ -202,6 +202,12 @@ class Session:
         self._connection: psycopg2.extensions.connection | None = None
         self._broken = False
         self._wrote = False
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
 
     def one(self, sql: str, parameters: Parameters) -> Row | None:
         """The first row, or None."""
@@ -343,15 +349,13 @@ class Database:
             "replica": pool("replica", settings.database_ro_name, settings.pool_replica),
         }
 
-    @contextmanager
-    def primary(self) -> Iterator[Session]:
+    def primary(self) -> Session:
         """Single statements in autocommit, on the primary."""
-        yield from self._session("primary")
+        return Session(self, "primary")
 
-    @contextmanager
-    def replica(self) -> Iterator[Session]:
+    def replica(self) -> Session:
         """Reads that may be some milliseconds old, but never older than what this client wrote."""
-        yield from self._session("replica")
+        return Session(self, "replica")
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -401,13 +405,8 @@ class Database:
     @contextmanager
     def observed(self, operation: str, target: str, sql: str) -> Iterator[None]:
         """Measure one statement: histogram, child span, and a log line if it was slow. Never its parameters."""
-        attributes = {
-            "db.system.name": "postgresql",
-            "db.operation.name": operation,
-            "db.query.text": sql,
-            "db.belvedere.target": target,
-        }
-        with self._tracing.span(f"{operation} {target}", attributes, SpanKind.CLIENT):
+        name, kind = f"{operation} {target}", SpanKind.CLIENT
+        with self._tracing.span(name, _attributes(operation, target, sql), kind):
             begun = time.perf_counter()
             try:
                 yield
@@ -425,13 +424,6 @@ class Database:
                         target=target,
                         duration_ms=milliseconds,
                     )
-
-    def _session(self, target: str) -> Iterator[Session]:
-        session = Session(self, target)
-        try:
-            yield session
-        finally:
-            session._end()
 
 
 def _went_away(connection: psycopg2.extensions.connection) -> bool:
@@ -451,6 +443,17 @@ def _traced(sql: str) -> str:
     """The statement with its span in a comment, so that what PostgreSQL logs of it leads to its trace."""
     parent = traceparent()
     return f"{sql} /*traceparent='{parent}'*/" if parent else sql
+
+
+@lru_cache
+def _attributes(operation: str, target: str, sql: str) -> Mapping[str, str]:
+    """What a statement's span says."""
+    return {
+        "db.system.name": "postgresql",
+        "db.operation.name": operation,
+        "db.query.text": sql,
+        "db.belvedere.target": target,
+    }
 
 
 @lru_cache

@@ -16,6 +16,7 @@ from flask import Response, g, has_request_context, request
 
 COOKIE = "__Host-position"
 HEADER = "X-Write-Position"
+_HEADER_IN_ENVIRON = "HTTP_X_WRITE_POSITION"
 LIFETIME = 60  # seconds
 
 UNKNOWN = "FFFFFFFF/FFFFFFFF"  # no server ever comes as far, so reads go to the primary
@@ -44,8 +45,11 @@ def needed() -> str | None:
         return None
     if "write_position" in g:
         return str(g.write_position)
-    sent = request.headers.get(HEADER) or request.cookies.get(COOKIE, "")
-    return sent if _POSITION.fullmatch(sent) else None
+    environ = request.environ
+    sent = environ.get(_HEADER_IN_ENVIRON)
+    if not sent and "HTTP_COOKIE" in environ:  # most clients of an API send none, so nothing is read for them
+        sent = request.cookies.get(COOKIE)
+    return sent if sent and _POSITION.fullmatch(sent) else None
 
 
 def send(response: Response) -> None:

@@ -1,7 +1,7 @@
 """Traces: one server span a request, made thin, and child spans where time goes.
 
-A WSGI middleware and a span of its own instead of FlaskInstrumentor and the SDK's, which cost a request 78 us even
-when it samples nothing. Child spans are the SDK's. The trace id is the request id: it comes from the edge's
+A WSGI middleware and spans of its own instead of FlaskInstrumentor and the SDK's, which cost a request 78 us even
+when it samples nothing. The SDK batches and exports. The trace id is the request id: it comes from the edge's
 `traceparent`, or is made here.
 
 Sampling goes by the trace id alone (not by the caller's flag), so TRACE_SAMPLE_RATIO decides, and all
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context, trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import Attributes, AttributeValue
@@ -117,15 +117,23 @@ class _Queue(BatchSpanProcessor):
         super().on_end(span)
 
 
-class ServerSpan(trace.Span):
-    """A request's span while it is recorded. The SDK's own takes locks and copies for each attribute."""
+class Span(trace.Span):
+    """A span of a trace that is kept. The SDK's own takes locks and copies for each attribute."""
 
-    def __init__(self, name: str, ids: SpanContext, parent: SpanContext | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: SpanKind,
+        ids: SpanContext,
+        parent: SpanContext | None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> None:
         self._name = name
+        self._kind = kind
         self._ids = ids
         self._parent = parent
         self._begun = time.time_ns()
-        self._attributes: dict[str, AttributeValue] = {}
+        self._attributes = dict(attributes or {})
         self._events: list[Event] = []
         self._status = Status()
 
@@ -171,7 +179,7 @@ class ServerSpan(trace.Span):
             resource,
             self._attributes,
             self._events,
-            kind=SpanKind.SERVER,
+            kind=self._kind,
             status=self._status,
             start_time=self._begun,
             end_time=time.time_ns(),
@@ -180,25 +188,19 @@ class ServerSpan(trace.Span):
 
 
 class Tracing:
-    """The service's tracer. Nothing is exported before `start`, which must come after gunicorn's fork."""
+    """The service's traces. Nothing is exported before `start`, which must come after gunicorn's fork."""
 
     def __init__(self, service: str, version: str, settings: ServiceSettings, lost: Callable[[str, int], None]) -> None:
         """`lost` is told of spans that nobody will see: why, and how many."""
-        ratio = TraceIdRatioBased(settings.trace_sample_ratio)
-        self._provider = TracerProvider(
-            sampler=ParentBased(ratio, remote_parent_sampled=ratio, remote_parent_not_sampled=ratio),
-            resource=Resource.create(
-                {
-                    "service.name": service,
-                    "service.version": version,
-                    "service.instance.id": settings.instance_id,
-                    "deployment.environment.name": settings.environment,
-                    "host.name": socket.gethostname(),
-                }
-            ),
-            shutdown_on_exit=False,
+        self._resource = Resource.create(
+            {
+                "service.name": service,
+                "service.version": version,
+                "service.instance.id": settings.instance_id,
+                "deployment.environment.name": settings.environment,
+                "host.name": socket.gethostname(),
+            }
         )
-        self._tracer = self._provider.get_tracer(SCOPE.name)
         self._sampled_below = TraceIdRatioBased.get_bound_for_rate(settings.trace_sample_ratio)
         self._processor: BatchSpanProcessor | None = None
         self._settings = settings
@@ -209,17 +211,18 @@ class Tracing:
         exporter = exporter or self._otlp_exporter()
         if exporter:
             self._processor = _Queue(_Counted(exporter, self._lost), self._lost)
-            self._provider.add_span_processor(self._processor)
 
     def flush(self) -> None:
         """Export what has ended so far; blocks for as long as the exporter does."""
-        self._provider.force_flush()
+        if self._processor:
+            self._processor.force_flush()
 
     def stop(self) -> None:
         """Flush within two seconds, then give up: the SDK's own shutdown waits for as long as the backend lets it."""
-        flushing = threading.Thread(target=self._provider.shutdown, daemon=True)
-        flushing.start()
-        flushing.join(FLUSH_TIMEOUT)
+        if self._processor:
+            flushing = threading.Thread(target=self._processor.shutdown, daemon=True)
+            flushing.start()
+            flushing.join(FLUSH_TIMEOUT)
 
     def _otlp_exporter(self) -> SpanExporter | None:
         settings = self._settings
@@ -246,20 +249,24 @@ class Tracing:
         self, name: str, attributes: Mapping[str, AttributeValue] | None = None, kind: SpanKind = SpanKind.INTERNAL
     ) -> Iterator[None]:
         """A child span; free where the request's trace is not kept."""
-        if not trace.get_current_span().is_recording():
+        parent = trace.get_current_span()
+        if not parent.is_recording():
             yield
             return
-        # The SDK would record the exception whole, and a database's message repeats values: an e-mail address, say.
-        span = self._tracer.start_span(
-            name, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
-        )
-        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-            try:
-                yield
-            except Exception as error:
-                span.set_attribute("error.type", type(error).__qualname__)
-                span.set_status(StatusCode.ERROR)
-                raise
+        above = parent.get_span_context()
+        ids = SpanContext(above.trace_id, _span_id(), is_remote=False, trace_flags=_SAMPLED)
+        span = Span(name, kind, ids, above, attributes)
+        token = context.attach(trace.set_span_in_context(span))
+        try:
+            yield
+        except Exception as error:
+            # Not its message: a database's repeats values, an e-mail address, say.
+            span.set_attribute("error.type", type(error).__qualname__)
+            span.set_status(StatusCode.ERROR)
+            raise
+        finally:
+            context.detach(token)
+            self._export(span)
 
     def middleware(self, application: "WSGIApplication") -> "WSGIApplication":
         """Wrap a WSGI application so that each request runs inside its server span."""
@@ -275,8 +282,8 @@ class Tracing:
                 return application(environ, start_response)
             finally:
                 context.detach(token)
-                if isinstance(span, ServerSpan) and self._processor:
-                    self._processor.on_end(span.finished(self._provider.resource, SCOPE))
+                if isinstance(span, Span):
+                    self._export(span)
 
         return traced
 
@@ -284,10 +291,18 @@ class Tracing:
         header = environ.get("HTTP_TRACEPARENT")
         parent = parse_traceparent(header) if header else None
         trace_id = parent.trace_id if parent else random.getrandbits(128) | 1
-        span_id = random.getrandbits(64) | 1
         if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._sampled_below or environ["PATH_INFO"] in OPERATIONS:
-            return NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=False))
-        return ServerSpan(method, SpanContext(trace_id, span_id, is_remote=False, trace_flags=_SAMPLED), parent)
+            return NonRecordingSpan(SpanContext(trace_id, _span_id(), is_remote=False))
+        ids = SpanContext(trace_id, _span_id(), is_remote=False, trace_flags=_SAMPLED)
+        return Span(method, SpanKind.SERVER, ids, parent)
+
+    def _export(self, span: Span) -> None:
+        if self._processor:
+            self._processor.on_end(span.finished(self._resource, SCOPE))
+
+
+def _span_id() -> int:
+    return random.getrandbits(64) | 1
 
 
 def describe_request(environ: "dict[str, Any]", route: str, status: int) -> None:

@@ -4,10 +4,10 @@ import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans as encode_slowly
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import SpanContext, SpanKind
 
 from servicekit.otlp import LONGEST_KEPT, encode_spans
-from servicekit.tracing import SCOPE, ServerSpan
+from servicekit.tracing import SCOPE, Span
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -53,7 +53,7 @@ def test_values_that_are_equal_but_of_another_type_are_kept_apart(spans):
 
 
 def test_events_are_encoded_too():
-    span = ServerSpan("GET", SpanContext(1, 2, is_remote=False), None)
+    span = Span("GET", SpanKind.SERVER, SpanContext(1, 2, is_remote=False), None)
     span.add_event("stale", {"seconds": 1.5})
     assert_same([span.finished(Resource({"service.name": "x"}), SCOPE)])
 
