@@ -26,6 +26,9 @@ assert headers["x-webauth-user"] == "ada@example.net", headers
 assert headers["cookie"] == "mine=1; other=2", headers
 P
 is 'a login' "$(status --json '{}' -b '__Host-operations=good' "https://localhost:$ops/session")" 200
+is 'the page that asks for the password' "$(status "https://localhost:$ops/password")" 401
+grep -iq '^www-authenticate: basic' /tmp/head || fail 'a browser would not ask for the password'
+is 'that page, with it' "$(status -u "$user" "https://localhost:$ops/password")" 302
 is 'a login with another method' "$(status -X PUT "https://localhost:$ops/session")" 403
 is 'ops with a wrong one' "$(status -u ops:wrong "https://localhost:$ops/prometheus/")" 401
 is 'the landing page' "$(status -u "$user" "https://localhost:$ops/")" 200
