@@ -41,7 +41,9 @@ class Cause:
 NOT_MADE = {
     "BackupTooOld": "takes 30 hours without a backup",
     "ClockSkewed": "all local hosts have the clock of the one machine they run on",
+    "LoginsFromNewNetworks": "takes logins from many networks, and here all clients have one",
     "MemoryPressure": "would starve the machine that all local hosts share, for ten minutes",
+    "OneAccountFromManyAddresses": "takes clients with many addresses, and here all have one",
     "RestoreDrillTooOld": "takes 35 days without a drill",
     "SloBudgetBurnsSlowly": "its windows are a day and three days; what burns so long burns fast here",
 }
@@ -281,6 +283,76 @@ for turn in 1 2 3 4 5 6; do systemctl kill --signal=KILL %s; sleep 25; done
 """
 
 
+@contextmanager
+def pages_guessed(platform: Platform) -> Iterator[None]:
+    """A client that asks for one page after another that is not there."""
+    over = threading.Event()
+
+    def ask() -> None:
+        client = Edge(platform.edge.url, platform.ca)
+        while not over.wait(0.3):
+            with suppress(requests.RequestException):
+                client.get("/api/v1/nothing")
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        yield
+    finally:
+        over.set()
+        client.join()
+
+
+SLOW_STATEMENTS = """#!/bin/sh
+while sleep 0.2; do
+  psql -XAtq -d app -c "begin; lock table api.items in share mode; select pg_sleep(0.4); rollback"
+done
+"""
+
+
+@contextmanager
+def statements_slow(platform: Platform) -> Iterator[None]:
+    """Somebody locks a table for a moment, again and again, as an index that is built by hand does."""
+    user = platform.edge.as_new_user()
+    over = threading.Event()
+
+    def write() -> None:
+        client = Edge(user.url, user.ca, user.token)
+        while not over.wait(0.5):
+            with suppress(requests.RequestException):
+                client.post("/api/v1/items", json={"title": "of an alarm", "body": ""})
+
+    writer = threading.Thread(target=write)
+    with running(platform, platform.primary(), "alarm-locks", SLOW_STATEMENTS, "-p", "User=postgres"):
+        writer.start()
+        try:
+            yield
+        finally:
+            over.set()
+            writer.join()
+
+
+ERRORS = """#!/bin/sh
+while sleep 5; do echo '{"level": "error", "service": "alarm", "event": "alarm", "message": "An error"}'; done
+"""
+
+
+def errors_logged(platform: Platform) -> AbstractContextManager[None]:
+    return running(platform, "app2", "alarm-errors", ERRORS)
+
+
+@contextmanager
+def log_rules_unanswered(platform: Platform) -> Iterator[None]:
+    """VictoriaLogs refuses vmalert, and nobody else."""
+    rule = "meta skuid $(ps -o uid= -C vmalert) tcp dport 9428 reject with tcp reset"
+    chain = f"chain output {{ type filter hook output priority -100; {rule}; }}"
+    platform.ssh("obs1", f'echo "table inet alarm {{ {chain} }}" | sudo nft -f -')
+    try:
+        yield
+    finally:
+        platform.ssh("obs1", "sudo nft delete table inet alarm")
+
+
 def deploy_broken(platform: Platform) -> AbstractContextManager[None]:
     """An instance that starts and dies, again and again."""
     return running(platform, "app1", "alarm-restarts", RESTARTS % "api@1.service")
@@ -497,7 +569,12 @@ LOUD = [
         pages=1,
     ),
     Cause("Nginx on one edge is stopped", edge_stopped, {"EdgeProbeFailed": {}}, within=180, pages=1),
-    Cause("a flood of logins", logins_flooded, {"LoginFailuresHigh": {}, "PasswordHashingRefuses": {}}, within=780),
+    Cause(
+        "a flood of logins",
+        logins_flooded,
+        {"LoginFailuresHigh": {}, "PasswordHashingRefuses": {}, "ManyAccountsFromOneAddress": {}},
+        within=780,
+    ),
     Cause("an application host is lost", host_lost, {"HostDown": {}}, within=180, pages=1),
 ]
 
@@ -505,11 +582,15 @@ LOUD = [
 QUIET = [
     Cause("an instance dies again and again", deploy_broken, {"InstanceRestarts": {"host": "app1"}}, within=300),
     Cause("a program is killed for its memory", program_killed_for_memory, {"OutOfMemory": {}}, within=120),
+    Cause("VictoriaLogs refuses vmalert", log_rules_unanswered, {"LogRulesFail": {}}, within=480),
     Cause("a unit fails", unit_fails, {"UnitFailed": {"name": "alarm-fails.service"}}, within=420),
     Cause("a rule that cannot be evaluated", rule_broken, {"RulesFail": {}}, within=480),
     Cause("a full disk", disk_full, {"DiskFull": {"mountpoint": "/srv/full", "severity": "critical"}}, within=240),
     Cause("a disk nearly full", disk_nearly_full, {"DiskFull": {"mountpoint": "/srv/nearly"}}, within=480),
     Cause("the receiver of the heartbeat refuses", receiver_refuses, {"NotificationsFail": {}}, within=600),
+    Cause("a unit logs errors", errors_logged, {"LogErrorsHigh": {}}, within=780),
+    Cause("somebody locks a table again and again", statements_slow, {"SlowStatements": {}}, within=900),
+    Cause("a client asks for what is not there", pages_guessed, {"AddressProbes": {}}, within=900),
     Cause("an access log of another format", access_log_of_another_format, {"EdgeLogUnparsed": {}}, within=780),
     Cause("a certificate for 13 days", certificate_short, {"CertificateExpires": {"host": "app1"}}, within=780),
     Cause("the backups are gone", backups_gone, {"BackupStanzaBroken": {}}, within=900),

@@ -119,15 +119,15 @@ class Watch:
 @contextmanager
 def receivers(platform: Platform) -> Iterator[None]:
     """Alertmanager tells a sink beside it, as its role's argument says; afterwards whom the inventory names."""
-    platform.ssh("obs1", "sudo mkdir -p /run/alarms && sudo rm -f /run/alarms/* && sudo tee /run/alarms/sink", SINK)
-    platform.ssh("obs1", "sudo systemd-run --quiet --collect --unit=alarm-sink /usr/bin/python3 /run/alarms/sink")
     names = {
         severity: {"webhook_configs": [{"url": f"http://127.0.0.1:{PORT}/{severity}", "send_resolved": False}]}
         for severity in SEVERITIES
     }
     play = ("ansible-playbook", "playbooks/observability.yml", "--tags", "alertmanager")
-    platform.ansible(*play, "-e", json.dumps({"alertmanager_receivers": names}), timeout=300)
     try:
+        platform.ssh("obs1", "sudo mkdir -p /run/alarms && sudo rm -f /run/alarms/* && sudo tee /run/alarms/sink", SINK)
+        platform.ssh("obs1", "sudo systemd-run --quiet --collect --unit=alarm-sink /usr/bin/python3 /run/alarms/sink")
+        platform.ansible(*play, "-e", json.dumps({"alertmanager_receivers": names}), timeout=300)
         yield
     finally:
         platform.ansible(*play, timeout=300)
