@@ -11,7 +11,7 @@ from auth.routes import Auth, NoSuchSession
 from auth.sessions import RefreshRefused, SessionEnded
 from auth.settings import AuthSettings
 from auth.throttle import InstanceFailures, Throttle
-from auth.tokens import TokenSigner
+from auth.tokens import TokenSigner, watch_age
 from auth.version import __version__
 from servicekit import openapi, service
 from servicekit.problems import Problem, answer_with, unauthorized, unavailable
@@ -32,6 +32,7 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
         kit.tracing,
         settings.signing_key.others,
     )
+    watch_age(settings.signing_key, kit.metrics.registry)
     hasher = PasswordHasher(
         settings.bcrypt_cost,
         settings.hash_slots,
