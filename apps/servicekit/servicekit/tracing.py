@@ -261,6 +261,15 @@ class Tracing:
                 span.set_status(StatusCode.ERROR)
                 raise
 
+    @contextmanager
+    def span_after(
+        self, parent: SpanContext, name: str, attributes: Mapping[str, AttributeValue], kind: SpanKind
+    ) -> Iterator[None]:
+        """A span of what goes on behind an answered request: in its trace, under its id, if its trace is kept."""
+        above = trace.set_span_in_context(NonRecordingSpan(parent), context.Context())
+        with self._tracer.start_as_current_span(name, above, kind, attributes):
+            yield
+
     def middleware(self, application: "WSGIApplication") -> "WSGIApplication":
         """Wrap a WSGI application so that each request runs inside its server span."""
 
