@@ -96,9 +96,9 @@ class SmtpSender:
                 server.close()
         except smtplib.SMTPRecipientsRefused as error:
             raise _verdict(*[code for code, _ in error.recipients.values()]) from None
-        except smtplib.SMTPResponseException as error:
+        except smtplib.SMTPDataError as error:
             raise _verdict(error.smtp_code) from None
-        except (OSError, smtplib.SMTPException) as error:
+        except (OSError, smtplib.SMTPException) as error:  # not this mail's fault, so it waits until it is mended
             raise MailDelayed(type(error).__name__) from None
 
     def _connected(self) -> smtplib.SMTP:

@@ -488,7 +488,7 @@ def test_starttls_and_a_password(tls, mailbox):
     context, ca = tls
     options = {"tls_context": context, "require_starttls": True, "authenticator": check_password, "auth_required": True}
     with running(mailbox, **options) as port:
-        with pytest.raises(MailRefused):
+        with pytest.raises(MailDelayed, match="Authentication"):
             SmtpSender("127.0.0.1", port, "starttls", FROM, "me", "wrong", ca).send(MAIL)
         SmtpSender("127.0.0.1", port, "starttls", FROM, "me", "secret", ca).send(MAIL)
     assert len(mailbox.mails) == 1
