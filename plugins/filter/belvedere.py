@@ -200,6 +200,18 @@ def service_flows(services: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def service_retention(services: list[dict[str, Any]], days: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """Return the rules by which old rows go, by `<service>.<table>`; `days` has the inventory's own."""
+    rules = {
+        f"{service['name']}.{table}": rule
+        for service in services
+        for table, rule in service.get("retention", {}).items()
+    }
+    if unknown := sorted(set(days) - set(rules)):
+        raise AnsibleFilterError(f"no service declares how long these tables' rows are kept: {unknown}")
+    return {table: rule | {"days": days.get(table, rule["days"])} for table, rule in rules.items()}
+
+
 def chosen_credentials(available: dict[str, str], names: list[str]) -> dict[str, str]:
     """Return the named credentials. An error names what is missing, and shows no secret."""
     missing = sorted(set(names) - set(available))
@@ -251,6 +263,7 @@ class FilterModule:
             "service_connections": service_connections,
             "service_declarations": service_declarations,
             "service_flows": service_flows,
+            "service_retention": service_retention,
             "signing_key_credential": signing_key_credential,
             "signing_key_ids": signing_key_ids,
             "unknown_role_variables": unknown_role_variables,

@@ -8,10 +8,10 @@ down_revision = "0003"
 
 def upgrade() -> None:
     # Expands only: to the release before, an account has no such column, and the table nobody.
-    op.execute("ALTER TABLE auth.accounts ADD COLUMN email_verified_at timestamptz")
+    op.execute("ALTER TABLE auth.accounts ADD COLUMN IF NOT EXISTS email_verified_at timestamptz")
     op.execute(
         """
-        CREATE TABLE auth.mail_tokens (
+        CREATE TABLE IF NOT EXISTS auth.mail_tokens (
             digest     bytea PRIMARY KEY,
             account_id uuid NOT NULL REFERENCES auth.accounts ON DELETE CASCADE,
             purpose    text NOT NULL CHECK (purpose IN ('verification', 'reset')),
@@ -21,4 +21,4 @@ def upgrade() -> None:
         )
         """
     )
-    op.execute("CREATE INDEX mail_tokens_account ON auth.mail_tokens (account_id)")
+    op.execute("CREATE INDEX IF NOT EXISTS mail_tokens_account ON auth.mail_tokens (account_id)")
