@@ -188,7 +188,7 @@ def test_a_runbook_is_a_page_and_links_to_others_within_it(tmp_path: Path) -> No
 
 
 def test_an_inventory_says_how_long_rows_are_kept_but_not_of_tables_that_no_service_declares() -> None:
-    services = [{"name": "a", "retention": {"logs": {"age": ["at"], "days": 9}}}, {"name": "b"}]
+    services: list[dict[str, Any]] = [{"name": "a", "retention": {"logs": {"age": ["at"], "days": 9}}}, {"name": "b"}]
     assert belvedere.service_retention(services, {}) == {"a.logs": {"age": ["at"], "days": 9}}
     assert belvedere.service_retention(services, {"a.logs": 3}) == {"a.logs": {"age": ["at"], "days": 3}}
     with pytest.raises(AnsibleFilterError, match=r"b\.logs"):
