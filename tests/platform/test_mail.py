@@ -65,7 +65,7 @@ def test_a_forgotten_password_is_set_anew_by_mail(platform: Platform, sink: str,
     assert anonymous.post("/login", json={"email": address, "password": NEW_PASSWORD}).status_code == 200
 
     def sent() -> list[dict[str, object]]:
-        return platform.logs(f"mail_sent {asked.headers['X-Request-Id']}")
+        return platform.logs(f"event:=mail_sent trace_id:={asked.headers['X-Request-Id']}")
 
     wait_until("the mail's line under its request's id", sent)
     everything = platform.logs(f'_time:10m "{reset}"')

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
-from conftest import free_port
+from local_postgresql import free_port
 from prometheus_client import CollectorRegistry
 
 from auth.mail import Mail, MailDelayed, MailRefused, Outbox, SmtpSender
