@@ -556,6 +556,26 @@ def logins() -> Dashboard:
                 "s",
             ),
         ],
+        "Mail and keys": [
+            graph(
+                "Mails, by result",
+                "In the last hour; failed and dropped ones reach nobody.",
+                [(f"sum by (result) (increase(auth_mails_total{ON}[1h]))", "{{result}}")],
+                "none",
+            ),
+            graph(
+                "Mails that wait",
+                "To be sent, or to be sent again, by host.",
+                [(f"sum by (host) (auth_mail_queue_length{ON})", BY_HOST)],
+                "none",
+            ),
+            graph(
+                "Age of the signing key",
+                "It is replaced after 30 days; the oldest that an instance signs with.",
+                [(f"max(auth_signing_key_age_seconds{ON})", "age")],
+                "s",
+            ),
+        ],
     }
     return board(
         "Logins and abuse",

@@ -8,6 +8,7 @@ import hmac
 import re
 import secrets
 import string
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +38,79 @@ def password() -> str:
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
 
 
+def private_key() -> str:
+    """Return a new RSA key in PEM form."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(*form).decode()
+
+
+def public_half(pem: str) -> str:
+    """Return a private key's public half, in PEM form too."""
+    key = serialization.load_pem_private_key(pem.encode(), None).public_key()
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def key_id(public_pem: str) -> str:
+    """Return an RSA key's RFC 7638 thumbprint, by which tokens and key sets call it."""
+    key = serialization.load_pem_public_key(public_pem.encode())
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise AnsibleFilterError("a key for tokens is an RSA key")
+
+    def encode(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    e, n = (
+        encode(part.to_bytes((part.bit_length() + 7) // 8)) for part in (key.public_numbers().e, key.public_numbers().n)
+    )
+    return encode(hashlib.sha256(f'{{"e":"{e}","kty":"RSA","n":"{n}"}}'.encode()).digest())
+
+
 def complete_secrets(present: dict[str, Any], passwords: list[str], services: list[str]) -> dict[str, Any]:
-    """Return the secrets, the missing ones made: passwords of 32 letters and digits, and an RSA key for tokens."""
+    """Return the secrets, the missing ones made: passwords of 32 letters and digits, and RSA keys for tokens.
+
+    The key that signs tokens (`signing_key`, since `signing_key_since`) has a successor from the beginning
+    (`signing_key_next`): others must know that one long before it signs.
+    """
     complete = {name: present.get(name) or password() for name in passwords}
     databases = present.get("database", {})
     complete["database"] = {service: databases.get(service) or password() for service in services}
-    complete["signing_key"] = present.get("signing_key") or (
-        rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        .decode()
-    )
+    complete["signing_key"] = present.get("signing_key") or private_key()
+    complete["signing_key_since"] = present.get("signing_key_since") or int(time.time())
+    complete["signing_key_next"] = present.get("signing_key_next") or private_key()
     return present | complete
 
 
 DATABASE_PASSWORDS = ("postgresql_replication", "postgresql_rewind", "postgresql_monitor", "pgbouncer_stats")
 
 
+LONGEST_TOKEN = 86400  # seconds: what TOKEN_LIFETIME may be at most
+
+
 def change_secrets(present: dict[str, Any], change: str) -> dict[str, Any]:
-    """Return the secrets after a step of changing the database's passwords.
+    """Return the secrets after a step of changing some.
 
     * `next_database_passwords`: `database_next` has a password for each service, made now unless it is there.
     * `rotated_database_passwords`: those are the passwords now, and the ones that no request needs are new.
+    * `next_signing_key`: the next key signs, another one comes next, and the former is retired.
+    * `leaked_signing_key`: the same, but neither the former nor any retired key is good for anything any more.
+    * `rotated_signing_key`: from now on nothing signs with what is retired.
+    * `expired_signing_keys`: those are forgotten whose last token has expired.
     """
+    retired = present.get("signing_keys_retired", [])
+    if change in ("next_signing_key", "leaked_signing_key"):
+        former = [*retired, {"key": public_half(present["signing_key"])}] if change == "next_signing_key" else []
+        return present | {
+            "signing_key": present["signing_key_next"],
+            "signing_key_since": int(time.time()),
+            "signing_key_next": private_key(),
+            "signing_keys_retired": former,
+        }
+    if change == "rotated_signing_key":
+        return present | {"signing_keys_retired": [{"since": int(time.time())} | key for key in retired]}
+    if change == "expired_signing_keys":
+        good = [key for key in retired if time.time() - key.get("since", time.time()) <= LONGEST_TOKEN]
+        return present | {"signing_keys_retired": good}
     if change == "next_database_passwords":
         made = present.get("database_next", {})
         return present | {
@@ -70,6 +122,23 @@ def change_secrets(present: dict[str, Any], change: str) -> dict[str, Any]:
     if change:
         raise AnsibleFilterError(f"there is no change of secrets called {change}")
     return present
+
+
+def published_keys(secrets: dict[str, Any]) -> list[str]:
+    """Return the public keys that tokens may be signed with: the active one, the next, the retired ones."""
+    private = [secrets["signing_key"], *([secrets["signing_key_next"]] if "signing_key_next" in secrets else [])]
+    return [public_half(pem) for pem in private] + [key["key"] for key in secrets.get("signing_keys_retired", [])]
+
+
+def signing_key_credential(secrets: dict[str, Any]) -> str:
+    """Return what a service that signs tokens gets: the active key, and only the public halves of all others."""
+    since = f"Active-Since: {secrets['signing_key_since']}\n" if "signing_key_since" in secrets else ""
+    return since + "\n".join(pem.strip() for pem in (secrets["signing_key"], *published_keys(secrets)[1:])) + "\n"
+
+
+def signing_key_ids(secrets: dict[str, Any]) -> list[str]:
+    """Return the ids of the keys that tokens may be signed with, in their order in the key set."""
+    return [key_id(pem) for pem in published_keys(secrets)]
 
 
 def file_text(path: str) -> str:
@@ -131,6 +200,18 @@ def service_flows(services: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def service_retention(services: list[dict[str, Any]], days: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """Return the rules by which old rows go, by `<service>.<table>`; `days` has the inventory's own."""
+    rules = {
+        f"{service['name']}.{table}": rule
+        for service in services
+        for table, rule in service.get("retention", {}).items()
+    }
+    if unknown := sorted(set(days) - set(rules)):
+        raise AnsibleFilterError(f"no service declares how long these tables' rows are kept: {unknown}")
+    return {table: rule | {"days": days.get(table, rule["days"])} for table, rule in rules.items()}
+
+
 def chosen_credentials(available: dict[str, str], names: list[str]) -> dict[str, str]:
     """Return the named credentials. An error names what is missing, and shows no secret."""
     missing = sorted(set(names) - set(available))
@@ -182,5 +263,8 @@ class FilterModule:
             "service_connections": service_connections,
             "service_declarations": service_declarations,
             "service_flows": service_flows,
+            "service_retention": service_retention,
+            "signing_key_credential": signing_key_credential,
+            "signing_key_ids": signing_key_ids,
             "unknown_role_variables": unknown_role_variables,
         }

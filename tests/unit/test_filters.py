@@ -3,14 +3,17 @@
 import base64
 import hmac
 import itertools
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import belvedere
 import pytest
 from ansible.errors import AnsibleFilterError
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from psycopg import pq
+
+from auth.tokens import TokenSigner, load_signing_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,6 +76,50 @@ def test_missing_secrets_are_made_and_present_ones_are_kept() -> None:
     assert made["ca_passphrase"] != made["database"]["api"]
     assert load_pem_private_key(made["signing_key"].encode(), None).key_size >= 2048  # type: ignore[union-attr]
     assert belvedere.complete_secrets(made, ["ops_password", "ca_passphrase"], ["auth", "api"]) == made
+
+
+@pytest.fixture
+def secrets() -> dict[str, Any]:
+    return belvedere.complete_secrets({}, [], [])
+
+
+def test_a_signing_key_s_next_one_is_known_before_it_signs_and_the_former_after(secrets: dict[str, Any]) -> None:
+    active, following = belvedere.signing_key_ids(secrets)
+    rotated = belvedere.change_secrets(secrets, "next_signing_key")
+    ids = belvedere.signing_key_ids(rotated)
+    assert (ids[0], ids[2:]) == (following, [active])
+    assert ids[1] not in (active, following)
+    assert active not in belvedere.signing_key_ids(belvedere.change_secrets(rotated, "leaked_signing_key"))
+
+
+def test_a_retired_key_is_forgotten_a_day_after_the_rotation_ended(
+    secrets: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotating = belvedere.change_secrets(secrets, "next_signing_key")
+    monkeypatch.setattr(time, "time", lambda: 1e10)  # a rotation that was cut short may take any time
+    rotating = belvedere.change_secrets(rotating, "expired_signing_keys")
+    assert len(belvedere.signing_key_ids(rotating)) == 3
+    ended = belvedere.change_secrets(rotating, "rotated_signing_key")
+    for day, keys in ((86399, 3), (86401, 2)):
+        monkeypatch.setattr(time, "time", lambda day=day: 1e10 + day)
+        later = belvedere.change_secrets(ended, "expired_signing_keys")
+        assert belvedere.change_secrets(ended, "rotated_signing_key") == ended
+        assert len(belvedere.signing_key_ids(later)) == keys
+
+
+def test_a_service_is_handed_one_private_key_and_reads_it_as_it_was_meant(secrets: dict[str, Any]) -> None:
+    rotated = belvedere.change_secrets(secrets, "next_signing_key")
+    text = belvedere.signing_key_credential(rotated)
+    assert text.count("PRIVATE KEY") == 2  # the first and the last line of one
+    keys = load_signing_keys(text)
+    assert keys.since == rotated["signing_key_since"]
+    signer = TokenSigner(keys.active, "issuer", "audience", 60, cast(Any, None), keys.others)  # traces nothing here
+    assert [key["kid"] for key in signer.jwks()["keys"]] == belvedere.signing_key_ids(rotated)
+
+
+def test_a_signing_key_of_one_s_own_vault_needs_nothing_beside_it(secrets: dict[str, Any]) -> None:
+    text = belvedere.signing_key_credential({"signing_key": secrets["signing_key"]})
+    assert text.strip() == secrets["signing_key"].strip()
 
 
 def test_instances_flows_of_two_services_do_not_overlap() -> None:
@@ -138,3 +185,11 @@ def test_a_runbook_is_a_page_and_links_to_others_within_it(tmp_path: Path) -> No
     assert 'href="https://example.net/a.md"' in pages["DiskFull"]
     assert "<script>" not in pages["DiskFull"]
     assert "<table>" in pages["HostDown"]
+
+
+def test_an_inventory_says_how_long_rows_are_kept_but_not_of_tables_that_no_service_declares() -> None:
+    services: list[dict[str, Any]] = [{"name": "a", "retention": {"logs": {"age": ["at"], "days": 9}}}, {"name": "b"}]
+    assert belvedere.service_retention(services, {}) == {"a.logs": {"age": ["at"], "days": 9}}
+    assert belvedere.service_retention(services, {"a.logs": 3}) == {"a.logs": {"age": ["at"], "days": 3}}
+    with pytest.raises(AnsibleFilterError, match=r"b\.logs"):
+        belvedere.service_retention(services, {"b.logs": 3})

@@ -19,6 +19,7 @@ class Account:
     id: UUID
     email: str
     password_hash: str
+    verified: bool  # whether somebody who reads its mail has said so
 
 
 def create(session: Session, email: str, password_hash: str) -> UUID:
@@ -40,25 +41,25 @@ def create(session: Session, email: str, password_hash: str) -> UUID:
 def find(session: Session, email: str) -> Account | None:
     row = session.one(
         """
-        SELECT id, email, password_hash
+        SELECT id, email, password_hash, email_verified_at IS NOT NULL
         FROM auth.accounts
         WHERE email = %(email)s
         """,
         {"email": email},
     )
-    return Account(UUID(row[0]), row[1], row[2]) if row else None
+    return Account(UUID(row[0]), *row[1:]) if row else None
 
 
 def get(session: Session, account_id: UUID) -> Account | None:
     row = session.one(
         """
-        SELECT id, email, password_hash
+        SELECT id, email, password_hash, email_verified_at IS NOT NULL
         FROM auth.accounts
         WHERE id = %(account_id)s
         """,
         {"account_id": str(account_id)},
     )
-    return Account(UUID(row[0]), row[1], row[2]) if row else None
+    return Account(UUID(row[0]), *row[1:]) if row else None
 
 
 def replace_hash(session: Session, account: Account, password_hash: str) -> bool:
@@ -72,4 +73,28 @@ def replace_hash(session: Session, account: Account, password_hash: str) -> bool
             """,
             {"id": str(account.id), "old": account.password_hash, "password_hash": password_hash},
         )
+    )
+
+
+def verify(session: Session, account_id: UUID) -> None:
+    """Remember that the account's mail is read by its owner, and since when."""
+    session.execute(
+        """
+        UPDATE auth.accounts
+        SET email_verified_at = now()
+        WHERE id = %(id)s AND email_verified_at IS NULL
+        """,
+        {"id": str(account_id)},
+    )
+
+
+def set_hash(session: Session, account_id: UUID, password_hash: str) -> None:
+    """Store a new hash, whatever the former one was."""
+    session.execute(
+        """
+        UPDATE auth.accounts
+        SET password_hash = %(password_hash)s
+        WHERE id = %(id)s
+        """,
+        {"id": str(account_id), "password_hash": password_hash},
     )

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter
 
-from auth import accounts, audit, sessions
+from auth import accounts, audit, mail_tokens, sessions
 from auth.accounts import Account
 from auth.client import Client
 from auth.passwords import PasswordHasher
@@ -29,12 +29,17 @@ class WrongPassword(Exception):
     """The current password, asked for again before it is changed, is wrong."""
 
 
+class NotVerified(Exception):
+    """The password is right, but nobody has confirmed the account's address yet."""
+
+
 class Logins:
     """Registers accounts, logs them in, and changes their passwords.
 
     throttle: may refuse a right password, and then all is as if it had been a wrong one.
     session_lifetime: seconds after which a login ends for good.
     pseudonym_key: what logs call an e-mail address comes from it and from the address.
+    requires_verified: refuse those whose address nobody has confirmed.
     """
 
     def __init__(
@@ -45,7 +50,9 @@ class Logins:
         session_lifetime: int,
         pseudonym_key: bytes,
         registry: CollectorRegistry,
+        requires_verified: bool = False,
     ) -> None:
+        self._requires_verified = requires_verified
         self._database = database
         self._hasher = hasher
         self._throttle = throttle
@@ -63,7 +70,7 @@ class Logins:
             "Logins from a network that the account, which has logged in before, was never in",
             registry=registry,
         )
-        for outcome in ("succeeded", "failed", "locked"):  # from 0 on, so that a rate sees the first one
+        for outcome in ("succeeded", "failed", "locked", "not_verified"):  # from 0 on, so that rates see the first
             self._logins.labels(outcome)
         for outcome in ("succeeded", "failed"):
             self._changes.labels(outcome)
@@ -82,7 +89,7 @@ class Logins:
         return account_id
 
     def log_in(self, email: str, password: str, client: Client) -> Granted:
-        """Begin a session. Raises `BadCredentials`, `HashingBusy`."""
+        """Begin a session. Raises `BadCredentials`, `NotVerified`, `HashingBusy`."""
         with self._hasher.admitted():
             with self._database.primary() as session:  # not a replica: it may not know a fresh account yet
                 account = accounts.find(session, email)
@@ -94,6 +101,9 @@ class Logins:
                 self._refuse_login(email, account, client, locked, at_home)
                 raise BadCredentials
             self._throttle.succeeded(email, client)
+            if self._requires_verified and not account.verified:
+                self._refuse_unverified(account, client)
+                raise NotVerified
             upgraded = self._hasher.upgraded(password, account.password_hash)
             with self._database.transaction() as session:
                 if upgraded:
@@ -125,6 +135,7 @@ class Logins:
                 changed = accounts.replace_hash(session, account, password_hash)
                 if changed:
                     revoked = sessions.revoke_others(session, owner)
+                    mail_tokens.void(session, owner.account_id, "reset")
                     audit.record(session, "password_changed", client, owner.account_id, owner.session_id)
             if not changed:  # another change came first
                 self._refuse_change(account, owner, client)
@@ -160,6 +171,12 @@ class Logins:
             client=client.network,
             account=self._pseudonym(email),
         )
+
+    def _refuse_unverified(self, account: Account, client: Client) -> None:
+        with self._database.primary() as session:
+            audit.record(session, "login_failed", client, account.id, reason="not_verified")
+        self._logins.labels("not_verified").inc()
+        event("login_failed", "A login failed", logging.WARNING, known_account=True, reason="not_verified")
 
     def _refuse_change(self, account: Account, owner: Owner, client: Client) -> None:
         locks = self._throttle.failed(account.email, client, at_home=True)

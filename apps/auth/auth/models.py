@@ -52,6 +52,7 @@ NewPassword = Annotated[
     ),
     AfterValidator(_not_common),
 ]
+MailToken = Annotated[Text, Field(min_length=1, max_length=200)]
 
 
 class Registration(Body):
@@ -79,6 +80,25 @@ class PasswordChange(Body):
 
     current: Password
     new: NewPassword
+
+
+class MailRequest(Body):
+    """Who is to get a mail."""
+
+    email: Email
+
+
+class Verification(Body):
+    """The token of a mail that confirms an address."""
+
+    token: MailToken
+
+
+class PasswordReset(Body):
+    """The token of a mail that resets a password, and the new one."""
+
+    token: MailToken
+    password: NewPassword
 
 
 class Account(Answer):

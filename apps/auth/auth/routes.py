@@ -9,18 +9,23 @@ from prometheus_client import CollectorRegistry, Counter
 
 from auth import audit, client, sessions
 from auth.logins import Logins
+from auth.mail_tokens import Purpose
 from auth.models import (
     Account,
     Jwks,
     Login,
+    MailRequest,
     PasswordChange,
+    PasswordReset,
     RefreshToken,
     Registration,
     Sessions,
     ShownSession,
     TokenClaims,
     Tokens,
+    Verification,
 )
+from auth.proofs import Proofs
 from auth.sessions import Granted, Owner, RefreshRefused, SessionEnded, TokenReused
 from auth.tokens import TokenSigner
 from servicekit.database import Database
@@ -29,11 +34,18 @@ from servicekit.openapi import operation
 from servicekit.requests import read_json
 from servicekit.tokens import TokenVerifier, authenticate, remember_user
 
+BY_MAIL = {403: "The token was never sent, has expired, or was used before.", 404: "This platform sends no mail."}
+NOT_VERIFIED = "Nobody has confirmed the address yet, and this platform asks for that."
+
 JWKS_MAX_AGE = 300  # seconds others may keep the keys
 
 
 class NoSuchSession(Exception):
     """The account has no session of this id that goes on."""
+
+
+class NoMail(Exception):
+    """This platform sends no mails, so none can be asked for."""
 
 
 @dataclass
@@ -45,6 +57,7 @@ class Auth:
     signer: TokenSigner
     verifier: TokenVerifier
     registry: CollectorRegistry
+    proofs: Proofs | None  # None where no mail is sent
     refreshes: Counter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +74,12 @@ class Auth:
             return Owner(claims.subject, UUID(claims.values.get("sid")))
         except (AttributeError, TypeError, ValueError):
             raise SessionEnded from None
+
+    def by_mail(self) -> Proofs:
+        """Raises `NoMail`."""
+        if self.proofs is None:
+            raise NoMail
+        return self.proofs
 
     def grant(self, granted: Granted) -> Response:
         """The answer that carries tokens."""
@@ -84,10 +103,12 @@ def blueprint(auth: Auth) -> Blueprint:
         """Register an account."""
         body = read_json(Registration)
         account_id = auth.logins.register(body.email, body.password, client.current())
+        if auth.proofs:
+            auth.proofs.ask("verification", body.email, client.current())
         return Account(id=account_id, email=body.email).response(201)
 
     @routes.post("/login")
-    @operation(body=Login, answer=Tokens, others={401: "The e-mail or the password is wrong."})
+    @operation(body=Login, answer=Tokens, others={401: "The e-mail or the password is wrong.", 403: NOT_VERIFIED})
     def login() -> Response:
         """Log in: begin a session.
 
@@ -167,6 +188,48 @@ def blueprint(auth: Auth) -> Blueprint:
         owner = auth.owner()
         body = read_json(PasswordChange)
         auth.logins.change_password(owner, body.current, body.new, client.current())
+        return "", 204
+
+    def ask(purpose: Purpose) -> tuple[str, int]:
+        proofs = auth.by_mail()
+        body = read_json(MailRequest)
+        proofs.ask(purpose, body.email, client.current())
+        return "", 202
+
+    @routes.post("/verify-email/request")
+    @operation(body=MailRequest, status=202, others={404: "This platform sends no mail."})
+    def request_verification() -> tuple[str, int]:
+        """Send a mail that confirms an address, if there is an account that needs it.
+
+        The answer never tells.
+        """
+        return ask("verification")
+
+    @routes.post("/verify-email")
+    @operation(body=Verification, others=BY_MAIL)
+    def verify_email() -> tuple[str, int]:
+        """Confirm an address with the token that was sent to it."""
+        proofs = auth.by_mail()
+        body = read_json(Verification)
+        proofs.verify(body.token, client.current())
+        return "", 204
+
+    @routes.post("/password-reset/request")
+    @operation(body=MailRequest, status=202, others={404: "This platform sends no mail."})
+    def request_reset() -> tuple[str, int]:
+        """Send a mail that resets a password, if there is such an account.
+
+        The answer never tells.
+        """
+        return ask("reset")
+
+    @routes.post("/password-reset")
+    @operation(body=PasswordReset, others=BY_MAIL)
+    def reset_password() -> tuple[str, int]:
+        """Set a forgotten password anew with the token that was sent by mail, and end all of the account's sessions."""
+        proofs = auth.by_mail()
+        body = read_json(PasswordReset)
+        proofs.reset(body.token, body.password, client.current())
         return "", 204
 
     @routes.get("/validate")

@@ -246,6 +246,18 @@ def revoke_others(session: Session, owner: Owner) -> int:
     )
 
 
+def revoke_all(session: Session, account_id: UUID) -> int:
+    """End all of the account's sessions; how many."""
+    return session.execute(
+        """
+        UPDATE auth.sessions
+        SET revoked_at = now()
+        WHERE account_id = %(account_id)s AND revoked_at IS NULL
+        """,
+        {"account_id": str(account_id)},
+    )
+
+
 def _new_token() -> str:
     return secrets.token_urlsafe(32)
 

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, FilePath, SecretStr, model_validator
 
+from auth.mail import Security
 from auth.throttle import Rule
 from auth.tokens import SigningKeys, load_signing_keys
 from servicekit.settings import CREDENTIAL, ServiceSettings
@@ -32,6 +33,21 @@ class AuthSettings(ServiceSettings):
     throttle_first_lock: float = Field(default=30, gt=0)  # seconds; each further lock lasts twice as long
     throttle_longest_lock: float = Field(default=900, gt=0)  # seconds
 
+    # Mail: without SMTP_HOST none is sent, and the routes that need it answer 404.
+    smtp_host: str | None = None
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_security: Security = "starttls"  # or tls (usually port 465), or none
+    smtp_ca: FilePath | None = None  # that the server's certificate comes from; if not set, the system's CAs
+    smtp_user: str | None = None
+    smtp_password: Annotated[SecretStr | None, CREDENTIAL] = None
+    mail_from: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+$")
+    mail_link_base: str | None = Field(default=None, pattern=r"^https?://[!-~]+$")  # pages that take links begin so
+    verification_lifetime: int = Field(default=86400, ge=60)  # seconds that a link is good
+    reset_lifetime: int = Field(default=3600, ge=60, le=86400)
+    mail_account_limit: int = Field(default=3, ge=1)  # mails of a kind to one account in an hour
+    mail_address_limit: int = Field(default=20, ge=1)  # that one address may ask for in an hour
+    login_requires_verified: bool = False  # see docs/decisions/mail.md
+
     @property
     def account_rule(self) -> Rule:
         return Rule(self.throttle_account_failures, 900, self.throttle_first_lock, self.throttle_longest_lock)
@@ -48,6 +64,16 @@ class AuthSettings(ServiceSettings):
     @property
     def hash_queue_length(self) -> int:
         return self.hash_places - self.hash_slots if self.hash_queue is None else self.hash_queue
+
+    @model_validator(mode="after")
+    def _mail_is_complete(self) -> Self:
+        if self.smtp_host and not (self.mail_from and self.mail_link_base):
+            raise ValueError("MAIL_FROM and MAIL_LINK_BASE: needed, because SMTP_HOST is set")
+        if self.login_requires_verified and not self.smtp_host:
+            raise ValueError("LOGIN_REQUIRES_VERIFIED: needs SMTP_HOST, or nobody could log in")
+        if self.smtp_user and not self.smtp_password:
+            raise ValueError("SMTP_USER: needs the credential 'smtp_password'")
+        return self
 
     @model_validator(mode="after")
     def _threads_remain(self) -> Self:

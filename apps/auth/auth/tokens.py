@@ -13,13 +13,14 @@ from uuid import UUID, uuid4
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from prometheus_client import CollectorRegistry, Gauge
 
 from servicekit.tokens import ALGORITHM
 from servicekit.tracing import Tracing
 
 MIN_KEY_BITS = 2048
 
-
+_SINCE = re.compile(r"^Active-Since: (\d+)$", re.MULTILINE)
 _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----", re.DOTALL)
 
 
@@ -29,22 +30,28 @@ class SigningKeys:
 
     A rotation has three steps, each on all instances before the next one begins: add the next key behind the
     active one, and wait for as long as others keep the key set; put it first; drop the retired one once the
-    last token that it signed has expired.
+    last token that it signed has expired. `since` is when the active one began to sign, in seconds since 1970.
     """
 
     active: RSAPrivateKey
     others: tuple[RSAPublicKey, ...] = ()
+    since: int | None = None
 
 
 def load_signing_keys(text: str) -> SigningKeys:
-    """The RSA keys in a PEM text, the active one first; of the others the public half will do. Raises `ValueError`."""
+    """The RSA keys in a PEM text, the active one first; of the others the public half will do. Raises `ValueError`.
+
+    A line 'Active-Since: <seconds>' before them is what PEM calls explanatory text (RFC 7468).
+    """
     pems = [match.group() for match in _PEM.finditer(text)]
     if not pems or len(pems) != text.count("-----BEGIN"):  # a key that was cut off must not be passed over
         raise ValueError("needs whole keys in PEM form")
     active, *others = map(_load_key, pems)
     if not isinstance(active, RSAPrivateKey):
         raise ValueError("must begin with a private key")
-    return SigningKeys(active, tuple(key.public_key() if isinstance(key, RSAPrivateKey) else key for key in others))
+    since = _SINCE.search(text)
+    public = tuple(key.public_key() if isinstance(key, RSAPrivateKey) else key for key in others)
+    return SigningKeys(active, public, int(since[1]) if since else None)
 
 
 def _load_key(pem: str) -> RSAPrivateKey | RSAPublicKey:
@@ -58,6 +65,14 @@ def _load_key(pem: str) -> RSAPrivateKey | RSAPublicKey:
     if not isinstance(key, RSAPrivateKey | RSAPublicKey) or key.key_size < MIN_KEY_BITS:
         raise ValueError(f"needs RSA keys of at least {MIN_KEY_BITS} bits")
     return key
+
+
+def watch_age(keys: SigningKeys, registry: CollectorRegistry) -> None:
+    """Tell at each scrape how long the active key has signed, where that is known."""
+    since = keys.since
+    if since is not None:
+        age = Gauge("auth_signing_key_age_seconds", "How long the active key has signed tokens", registry=registry)
+        age.set_function(lambda: time.time() - since)
 
 
 class TokenSigner:

@@ -1,5 +1,7 @@
 """Rotation of the signing key: no good token is refused at any step of it."""
 
+import re
+import time
 from functools import cache
 
 import jwt
@@ -104,6 +106,15 @@ def test_another_algorithm_with_our_own_key_is_refused(start_with, old, algorith
     auth = start_with(private_pem(old))
     claims = jwt.decode(token_of(auth), options={"verify_signature": False})
     assert status(auth, jwt.encode(claims, old, algorithm, headers={"kid": kids(auth)[0]})) == 401
+
+
+def test_the_active_key_tells_its_age_where_it_is_known(start_with, old, new):
+    began = f"Active-Since: {int(time.time()) - 100}\n"
+    age = re.search(
+        r"^auth_signing_key_age_seconds (\S+)$", start_with(began + private_pem(old)).metrics(), re.MULTILINE
+    )
+    assert 100 <= float(age[1]) < 130
+    assert "auth_signing_key_age_seconds" not in start_with(private_pem(old), private_pem(new)).metrics()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 from flask import Flask, Response, request
 from opentelemetry.sdk.trace.export import SpanExporter
@@ -28,15 +29,22 @@ class Service:
         self.database = Database(name, settings, self.metrics, self.tracing)
         self.readiness = Readiness()
         self._slow = settings.slow_request_ms / 1000
+        self._endings: list[Callable[[], None]] = []
 
     def start(self, exporter: SpanExporter | None = None) -> None:
         """Begin to export traces, to `exporter` if one is given."""
         self.tracing.start(exporter)
         event("service_started", f"{self.name} is ready")
 
+    def on_stop(self, end: Callable[[], None]) -> None:
+        """Have `end` called at the stop, while the database can still be asked."""
+        self._endings.append(end)
+
     def stop(self) -> None:
-        """Send the last spans (two seconds at most) and close connections."""
+        """End what was begun, send the last spans (two seconds at most) and close connections."""
         self.readiness.ready = False
+        for end in self._endings:
+            end()
         self.tracing.stop()
         self.database.close()
         event("service_stopped", f"{self.name} has stopped")

@@ -268,6 +268,15 @@ class Tracing:
             context.detach(token)
             self._export(span)
 
+    @contextmanager
+    def span_after(
+        self, parent: SpanContext, name: str, attributes: Mapping[str, AttributeValue], kind: SpanKind
+    ) -> Iterator[None]:
+        """A span of what goes on behind an answered request: in its trace, under its id, if its trace is kept."""
+        above = trace.set_span_in_context(NonRecordingSpan(parent), context.Context())
+        with self._tracer.start_as_current_span(name, above, kind, attributes):
+            yield
+
     def middleware(self, application: "WSGIApplication") -> "WSGIApplication":
         """Wrap a WSGI application so that each request runs inside its server span."""
 
