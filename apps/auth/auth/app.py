@@ -57,7 +57,7 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
         kit.tracing,
         settings.signing_key.others,
     )
-    operations_verifier = TokenVerifier(operations, settings.token_issuer, operators.AUDIENCE, kit.tracing)
+    operations_verifier = TokenVerifier(operations, settings.token_issuer, operators.AUDIENCE)
     app.register_blueprint(operators.blueprint(kit.database, logins, operations, operations_verifier))
 
     answer_with(app, EmailTaken, lambda _: Problem(409, "An account with this e-mail exists.", "email-taken"))
