@@ -1,8 +1,12 @@
 """What a login tells metrics, traces and logs, and how one id joins them."""
 
 import re
+from pathlib import Path
 
 import pytest
+
+from auth.version import __version__
+from servicekit.metrics import release_of
 
 CREDENTIALS = {"email": "ada@example.org", "password": "correct horse battery"}
 TRACE = "0123456789abcdef0123456789abcdef"
@@ -191,3 +195,13 @@ def test_a_slow_request_is_logged(start_auth):
     auth.client.get("/nowhere")
     (line,) = auth.log("request")
     assert (line["route"], line["status"]) == ("unmatched", 404)
+
+
+def test_an_instance_says_which_release_it_runs(auth):
+    assert f'auth_build_info{{version="{__version__}"}} 1.0' in auth.metrics()
+    assert auth.log("service_started")[0]["version"] == __version__
+
+
+def test_on_a_host_the_release_is_named_by_its_folder():
+    assert release_of("1.0.0", Path("/opt/auth/releases/1.0.0-0123456789ab")) == "1.0.0-0123456789ab"
+    assert release_of("1.0.0", Path("/home/ada/.venv")) == "1.0.0"

@@ -6,12 +6,14 @@ dictionary access, and every label's values are bounded (routes, known methods, 
 """
 
 import re
+import sys
 from collections import Counter as Totals
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 from flask import Flask, Request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, SummaryMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -36,15 +38,22 @@ def template_of(rule: str) -> str:
     return re.sub(r"<(?:[^<>:]+:)?([^<>]+)>", r"{\1}", rule)
 
 
+def release_of(version: str, environment: Path = Path(sys.prefix)) -> str:
+    """The release's name, which is its folder's on a host; in a checkout the package's version."""
+    return environment.name if environment.parent.name == "releases" else version
+
+
 class Metrics:
     """What a service counts."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, release: str) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._service = service
+        build = Info(f"{service}_build", "The release that this instance runs", registry=self.registry)
+        build.info({"version": release})
         self._requests = Histogram(
             f"{service}_service_duration_seconds",
             "Time from the request's arrival in the app to its answer",

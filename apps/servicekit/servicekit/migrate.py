@@ -1,6 +1,8 @@
 """Migrations: `python -m servicekit.migrate <service> [--check]`, with the service's environment.
 
 Prints `migrated: none` or `migrated: <from> -> <to>`; with --check changes nothing and prints `pending: <n>`.
+A database at a revision that this release does not know was migrated by a newer one, and is left as it is: migrations
+only add, so a former release works with it.
 Everything happens in one transaction under a transaction-level lock, for PgBouncer in transaction mode keeps no
 session; so two runs at once are safe, and a failed migration leaves nothing behind.
 """
@@ -36,10 +38,17 @@ def scripts_of(service: str) -> ScriptDirectory:
     return ScriptDirectory(str(installed if installed.is_dir() else package.parent / "migrations"))
 
 
+def revision(connection: Connection, scripts: ScriptDirectory, service: str) -> str | None:
+    """Where the service's schema is; at this release's newest revision, if a newer release has gone further."""
+    current = MigrationContext.configure(connection, opts={"version_table_schema": service}).get_current_revision()
+    known = current is None or any(script.revision == current for script in scripts.walk_revisions())
+    return current if known else scripts.get_current_head()
+
+
 def pending(connection: Connection, service: str) -> int:
     """How many migrations have not been applied."""
     scripts = scripts_of(service)
-    current = MigrationContext.configure(connection, opts={"version_table_schema": service}).get_current_revision()
+    current = revision(connection, scripts, service)
     return sum(1 for _ in scripts.iterate_revisions(scripts.get_current_head(), current or BASE))
 
 
@@ -47,7 +56,7 @@ def migrate(connection: Connection, service: str) -> tuple[str, str]:
     """Bring the service's schema to its newest revision; the revisions before and after."""
     scripts = scripts_of(service)
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"migrate {service}"})
-    before = MigrationContext.configure(connection, opts={"version_table_schema": service}).get_current_revision()
+    before = revision(connection, scripts, service)
     head = scripts.get_current_head()
     if before != head:
         with EnvironmentContext(

@@ -11,7 +11,7 @@ from servicekit import health, position, problems
 from servicekit.database import Database
 from servicekit.health import Readiness
 from servicekit.logging import configure, event
-from servicekit.metrics import Metrics, route_of
+from servicekit.metrics import Metrics, release_of, route_of
 from servicekit.requests import READ_LIMIT
 from servicekit.settings import ServiceSettings
 from servicekit.tracing import BEGUN, OPERATIONS, Tracing, describe_request, request_id, sampled_trace_id
@@ -24,7 +24,8 @@ class Service:
 
     def __init__(self, name: str, version: str, settings: ServiceSettings) -> None:
         self.name = name
-        self.metrics = Metrics(name)
+        self.release = release_of(version)
+        self.metrics = Metrics(name, self.release)
         self.tracing = Tracing(name, version, settings, self.metrics.count_lost_spans)
         self.database = Database(name, settings, self.metrics, self.tracing)
         self.readiness = Readiness()
@@ -34,7 +35,7 @@ class Service:
     def start(self, exporter: SpanExporter | None = None) -> None:
         """Begin to export traces, to `exporter` if one is given."""
         self.tracing.start(exporter)
-        event("service_started", f"{self.name} is ready")
+        event("service_started", f"{self.name} {self.release} is ready", version=self.release)
 
     def on_stop(self, end: Callable[[], None]) -> None:
         """Have `end` called at the stop, while the database can still be asked."""

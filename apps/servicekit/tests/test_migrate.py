@@ -49,6 +49,15 @@ def test_the_version_table_is_in_the_services_own_schema(empty):
     assert connection.execute("SELECT version_num FROM auth.alembic_version").fetchone() == (REVISIONS[0],)
 
 
+def test_a_database_that_a_newer_release_migrated_is_left_as_it_is(empty):
+    environment, connection = empty
+    run_migrate("auth", environment)
+    connection.execute("UPDATE auth.alembic_version SET version_num = 'of a later release'")
+    assert run_migrate("auth", environment, "--check") == "pending: 0"
+    assert run_migrate("auth", environment) == "migrated: none"
+    assert connection.execute("SELECT version_num FROM auth.alembic_version").fetchone() == ("of a later release",)
+
+
 def test_a_missing_setting_is_one_line(empty):
     environment, _ = empty
     del environment["DATABASE_USER"]
