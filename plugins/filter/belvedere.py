@@ -40,8 +40,9 @@ def password() -> str:
 def complete_secrets(present: dict[str, Any], passwords: list[str], services: list[str]) -> dict[str, Any]:
     """Return the secrets, the missing ones made: passwords of 32 letters and digits, and an RSA key for tokens."""
     complete = {name: present.get(name) or password() for name in passwords}
-    databases = present.get("database", {})
-    complete["database"] = {service: databases.get(service) or password() for service in services}
+    for kind in ("database", "valkey"):  # a password for each service
+        known = present.get(kind, {})
+        complete[kind] = {service: known.get(service) or password() for service in services}
     complete["signing_key"] = present.get("signing_key") or (
         rsa.generate_private_key(public_exponent=65537, key_size=2048)
         .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

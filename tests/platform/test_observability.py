@@ -7,7 +7,7 @@ import pytest
 from belvedere_platform import Edge, Platform, wait_until
 
 # The groups whose hosts must have a target of each job; services' jobs have their own names.
-EVERYWHERE = ["edge", "auth", "api", "pooler", "postgres", "etcd", "backup", "observability"]
+EVERYWHERE = ["edge", "auth", "api", "pooler", "postgres", "etcd", "backup", "cache", "observability"]
 JOBS = {
     "node": EVERYWHERE,
     "certificate": EVERYWHERE,
@@ -18,6 +18,7 @@ JOBS = {
     "postgres": ["postgres"],
     "patroni": ["postgres"],
     "pgbackrest": ["backup"],
+    "valkey": ["cache"],
     "etcd": ["etcd"],
     "prometheus": ["observability"],
     "alertmanager": ["observability"],

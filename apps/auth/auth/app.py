@@ -10,7 +10,8 @@ from auth.passwords import HashingBusy, PasswordHasher
 from auth.routes import Auth, NoSuchSession
 from auth.sessions import RefreshRefused, SessionEnded
 from auth.settings import AuthSettings
-from auth.throttle import InstanceFailures, Throttle
+from auth.shared_failures import SharedFailures
+from auth.throttle import Failures, InstanceFailures, Throttle
 from auth.tokens import TokenSigner
 from auth.version import __version__
 from servicekit import openapi, service
@@ -41,7 +42,10 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
         kit.metrics.registry,
     )
     verifier = TokenVerifier(signer, settings.token_issuer, settings.token_audience)
-    throttle = Throttle(InstanceFailures(), settings.account_rule, settings.address_rule)
+    failures: Failures = InstanceFailures()
+    if kit.store:
+        failures = SharedFailures(kit.store, InstanceFailures(), kit.metrics.registry)
+    throttle = Throttle(failures, settings.account_rule, settings.address_rule, settings.overall_rule)
     logins = Logins(
         kit.database, hasher, throttle, settings.session_lifetime, signer.derived_key(b"log"), kit.metrics.registry
     )

@@ -13,6 +13,7 @@ from servicekit.logging import configure, event
 from servicekit.metrics import Metrics, route_of
 from servicekit.requests import READ_LIMIT
 from servicekit.settings import ServiceSettings
+from servicekit.shared import Store
 from servicekit.tracing import BEGUN, OPERATIONS, Tracing, describe_request, request_id, sampled_trace_id
 
 _EXTENSION = "servicekit"
@@ -26,6 +27,7 @@ class Service:
         self.metrics = Metrics(name)
         self.tracing = Tracing(name, version, settings, self.metrics.count_lost_spans)
         self.database = Database(name, settings, self.metrics, self.tracing)
+        self.store = Store(name, settings, self.metrics, self.tracing) if settings.valkey_address else None
         self.readiness = Readiness()
         self._slow = settings.slow_request_ms / 1000
 
@@ -39,6 +41,8 @@ class Service:
         self.readiness.ready = False
         self.tracing.stop()
         self.database.close()
+        if self.store:
+            self.store.close()
         event("service_stopped", f"{self.name} has stopped")
 
     def end_request(self, response: Response) -> Response:
