@@ -1,9 +1,10 @@
 """The read cache: single rows, kept in Valkey for some seconds, in front of the database.
 
-* A reader that misses reads the database and keeps what it found; others that miss meanwhile wait a little for it.
-* A writer keeps the row that it wrote, after the commit and before it answers. Of two rows the one of the higher
-  version stays, whoever comes last: a slow reader cannot put an old row over a newer one. A deleted row leaves a mark
-  that is newer than all.
+* A reader that misses takes a lease, reads the database and keeps what it found; others that miss meanwhile wait a
+  little for it.
+* A writer keeps the row that it wrote, after the commit and before it answers, and ends the lease. Of two rows the one
+  of the higher version stays, whoever comes last; and without its lease a reader keeps nothing where nothing is. So a
+  slow reader cannot put an old row over a newer one, nor in its place. A deleted row leaves a mark newer than all.
 * An entry knows up to which position of the database's log it is proven to be new. A client that carries a position
   (see `servicekit.position`) is answered from it only if that is as far.
 
@@ -14,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter
@@ -29,18 +31,18 @@ LEASE = 500  # milliseconds in which one who misses may read, before another doe
 PATIENCE = 0.05  # seconds that the others wait for it
 POLL = 0.005
 
-# The row that is there; 1: read it, you are the first to miss it; 0: somebody reads it already.
+# The row that is there; 1: the lease is yours, read it; 0: somebody reads it already.
 _LOOK = """
 local entry = redis.call('GET', KEYS[1])
 if entry then
     return entry
 end
-return redis.call('SET', KEYS[2], '', 'NX', 'PX', ARGV[1]) and 1 or 0
+return redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
 """
 
-# An entry is 'version position row'. Of one version, the position proven furthest stays.
+# An entry is 'version position row'. Of one version, the position proven furthest stays. A writer brings no lease.
 _PUT = """
-local version, position, row, lifetime = unpack(ARGV)
+local version, position, row, lifetime, lease = unpack(ARGV)
 local entry = redis.call('GET', KEYS[1])
 if entry then
     local known, proven = string.match(entry, '^(%d+) (%d+) ')
@@ -50,6 +52,8 @@ if entry then
     if known == version and tonumber(proven) > tonumber(position) then
         position = proven
     end
+elseif lease ~= '' and redis.call('GET', KEYS[2]) ~= lease then
+    return 0
 end
 redis.call('SET', KEYS[1], version .. ' ' .. position .. ' ' .. row, 'PX', lifetime)
 redis.call('DEL', KEYS[2])
@@ -97,9 +101,9 @@ class ReadCache:
         """The row, from here or by the query; `ask` runs the query."""
         if self._store is None:
             return self._counted(kind, "off", ask(query))
-        names, needed = _names(kind, key), position.needed()
+        names, needed, lease = _names(kind, key), position.needed(), token_hex(8)
         try:
-            entry = self._wait_for_entry(self._store, names)
+            entry = self._wait_for_entry(self._store, names, lease)
         except StoreUnavailable:
             return self._counted(kind, "error", ask(query))
         if entry:
@@ -122,7 +126,7 @@ class ReadCache:
             if found is None:
                 self._give_up(self._store, names)
         if found is not None:
-            self._keep(kind, key, kind.version(found), kind.write(found), proven_now)
+            self._keep(kind, key, kind.version(found), kind.write(found), proven_now, lease)
         return self._counted(kind, "behind" if entry else "miss", found)
 
     def wrote(self, kind: Kind[Kept], key: str, row: Kept) -> None:
@@ -138,25 +142,26 @@ class ReadCache:
             return
         written = position.needed()
         proven = position.number(written) if written and written != position.UNKNOWN else 0
-        kept = self._keep(kind, key, version, row, proven, insist=True)
+        kept = self._keep(kind, key, version, row, proven)
         self._writes.labels(kind.name, "kept" if kept else "failed").inc()
         if not kept:
             event("cache_not_updated", "Others may read an old row for a while", logging.WARNING, kind=kind.name)
 
-    def _keep(self, kind: Kind[Any], key: str, version: int, row: str, proven: int, insist: bool = False) -> bool:
+    def _keep(self, kind: Kind[Any], key: str, version: int, row: str, proven: int, lease: str = "") -> bool:
+        """A writer, who brings no lease, insists: others may reach Valkey while this instance did not just now."""
         assert self._store  # noqa: S101
-        arguments = [version, proven, row, self._lifetime]
+        arguments = [version, proven, row, self._lifetime, lease]
         try:
-            self._store.ask("PUT", lambda: self._put(keys=_names(kind, key), args=arguments), insist)
+            self._store.ask("PUT", lambda: self._put(keys=_names(kind, key), args=arguments), insist=not lease)
         except StoreUnavailable:
             return False
         return True
 
-    def _wait_for_entry(self, store: Store, names: list[str]) -> str | None:
+    def _wait_for_entry(self, store: Store, names: list[str], lease: str) -> str | None:
         """The entry, or None for whoever should read the row now. Raises `StoreUnavailable`."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            answer = store.ask("LOOK", lambda: self._look(keys=names, args=[LEASE]))
+            answer = store.ask("LOOK", lambda: self._look(keys=names, args=[lease, LEASE]))
             if isinstance(answer, str):
                 return answer
             if answer == 1 or time.monotonic() > deadline:
