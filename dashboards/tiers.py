@@ -573,12 +573,7 @@ def cache() -> Dashboard:
             graph(
                 "Calls, by outcome",
                 "Per second. Failed: no answer in time; skipped: one failed just now, so nobody asks.",
-                [
-                    (
-                        "sum by (job, outcome) (rate(valkey_requests_total" + RATE + "))",
-                        "{{job}} {{outcome}}",
-                    )
-                ],
+                [(f"sum by (job, outcome) (rate(valkey_requests_total{RATE}))", "{{job}} {{outcome}}")],
                 "ops",
             ),
             graph(
@@ -598,6 +593,28 @@ def cache() -> Dashboard:
                 "Own: an instance counts for itself, because it does not reach Valkey.",
                 [(f"sum by (counts) (rate(auth_throttle_store_requests_total{RATE}))", "{{counts}}")],
                 "ops",
+            ),
+        ],
+        "Read cache": [
+            graph(
+                "Hit ratio",
+                "Share of reads of one row that the cache answered.",
+                [("kind:api_cache_hits:ratio_rate5m", "{{kind}}")],
+                "percentunit",
+                most=1,
+            ),
+            graph(
+                "Queries saved",
+                "Per second: reads that asked the database nothing.",
+                [("kind:api_cache_saved_queries:rate5m", "{{kind}}")],
+                "ops",
+            ),
+            graph(
+                "Reads, by result",
+                "Per second. Behind: kept, but not proven as new as the client's write; error: no answer in time.",
+                [(f"sum by (kind, result) (rate(api_cache_requests_total{RATE}))", "{{kind}} {{result}}")],
+                "ops",
+                stacked=True,
             ),
         ],
         "Valkey": [

@@ -58,6 +58,21 @@ def test_failures_spread_over_instances_lock_the_account_after_the_limit_in_tota
     assert [log_in_at(platform, *instance, email, PASSWORD) for instance in instances] == [401] * len(instances)
 
 
+def test_a_row_that_was_read_is_kept_and_saves_the_next_reader_s_query(
+    platform: Platform, user: Edge, cache_host: str
+) -> None:
+    item = user.post("/api/v1/items", json={"title": "kept", "body": ""})
+    path, hit = item.headers["Location"], r'api_cache_requests_total{kind="item",result="hit"}'
+    before = metric(platform, "api", hit)
+    answers = [user.get(path) for _ in range(8)]
+    assert [answer.json() for answer in answers] == [item.json()] * 8
+    assert metric(platform, "api", hit) - before >= 7, "at most the first one asks the database"
+    assert user.request("PATCH", path, json={"title": "changed"}).status_code == 200
+    assert {user.get(path).json()["title"] for _ in range(8)} == {"changed"}
+    assert user.request("DELETE", path).status_code == 204
+    assert {user.get(path).status_code for _ in range(8)} == {404}
+
+
 @pytest.mark.disruptive
 def test_without_valkey_logins_and_reads_go_on_and_an_alert_says_so(
     platform: Platform, anonymous: Edge, user: Edge, cache_host: str
