@@ -36,8 +36,8 @@ lint: .venv/installed ## Style, types, and configuration, without any host
 	  'generated files: python tools/role_readmes.py --check && python -m dashboards --check && $(PLAYBOOK) playbooks/flow_table.yml --check' \
 	  'alert rules: tools/check-rules' 'migrations: python tools/check_migrations.py'
 
-unit: .venv/installed ## The apps against a real PostgreSQL, argument specs, filters
-	@tools/apt postgresql
+unit: .venv/installed ## The apps against a real PostgreSQL and Redis, argument specs, filters
+	@tools/apt postgresql redis-server
 	@pytest -n 2 apps tests/unit
 
 roles: .venv/installed ## Each role's scenario, or one: make roles ROLE=pgbouncer

@@ -8,12 +8,14 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from psycopg import Connection, connect, sql
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 from pytest_postgresql.janitor import DatabaseJanitor
+from valkey import Valkey
+from valkey.exceptions import ValkeyError
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from api.app import create_app as create_api
@@ -55,6 +59,62 @@ def postgresql_server() -> Iterator[Server]:
             yield server
     except FileNotFoundError as error:
         pytest.exit(str(error), returncode=2)
+
+
+class ValkeyServer:
+    """A Valkey of its own (or Redis, which Debian 12 has instead), on one port for all its life; it may be stopped."""
+
+    def __init__(self) -> None:
+        program = shutil.which("valkey-server") or shutil.which("redis-server")
+        if program is None:
+            pytest.exit("install Debian's package 'redis-server' or 'valkey-server'", returncode=2)
+        self.port = local_postgresql.free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._command = [program, "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--daemonize", "no"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, cwd=tempfile.gettempdir(), stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while True:
+            with suppress(ValkeyError):
+                self.client().ping()
+                return
+            assert time.monotonic() < deadline, "the server never answered"
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def suspend(self) -> None:
+        """From now on its socket accepts, and nobody answers."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
+    def client(self) -> Valkey:
+        return Valkey(port=self.port, decode_responses=True)
+
+
+@pytest.fixture(scope="session")
+def _valkey_server() -> Iterator[ValkeyServer]:
+    server = ValkeyServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey_server(_valkey_server: ValkeyServer) -> ValkeyServer:
+    """A running, empty one."""
+    _valkey_server.stop()
+    _valkey_server.start()
+    return _valkey_server
 
 
 def _prepare(host: str, port: int, user: str, dbname: str, **_: Any) -> None:

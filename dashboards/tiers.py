@@ -482,7 +482,7 @@ def logins() -> Dashboard:
             ),
             graph(
                 "Lockouts, by scope",
-                "In the last hour: of accounts, addresses, or one at the other.",
+                "In the last hour: of accounts, addresses, one at the other, or everybody but at known places.",
                 [(f"sum by (scope) (increase(auth_lockouts_total{ON}[1h]))", "{{scope}}")],
                 "none",
             ),
@@ -584,6 +584,98 @@ def logins() -> Dashboard:
         rows,
         instances("auth_logins_total"),
     )
+
+
+def cache() -> Dashboard:
+    """Return Valkey, and how services get on with it."""
+    rows = {
+        "Services": [
+            graph(
+                "Calls, by outcome",
+                "Per second. Failed: no answer in time; skipped: one failed just now, so nobody asks.",
+                [(f"sum by (job, outcome) (rate(valkey_requests_total{RATE}))", "{{job}} {{outcome}}")],
+                "ops",
+            ),
+            graph(
+                "Call p95",
+                "95 % of calls took less, by the service's clock.",
+                [
+                    (
+                        "histogram_quantile(0.95, sum by (le, job)"
+                        f" (rate(valkey_request_duration_seconds_bucket{RATE})))",
+                        "{{job}}",
+                    )
+                ],
+                "s",
+            ),
+            graph(
+                "Limits of logins, by whose counts",
+                "Own: an instance counts for itself, because it does not reach Valkey.",
+                [(f"sum by (counts) (rate(auth_throttle_store_requests_total{RATE}))", "{{counts}}")],
+                "ops",
+            ),
+        ],
+        "Read cache": [
+            graph(
+                "Hit ratio",
+                "Share of reads of one row that the cache answered.",
+                [("kind:api_cache_hits:ratio_rate5m", "{{kind}}")],
+                "percentunit",
+                most=1,
+            ),
+            graph(
+                "Queries saved",
+                "Per second: reads that asked the database nothing.",
+                [("kind:api_cache_saved_queries:rate5m", "{{kind}}")],
+                "ops",
+            ),
+            graph(
+                "Reads, by result",
+                "Per second. Behind: kept, but not proven as new as the client's write; error: no answer in time.",
+                [(f"sum by (kind, result) (rate(api_cache_requests_total{RATE}))", "{{kind}} {{result}}")],
+                "ops",
+                stacked=True,
+            ),
+        ],
+        "Valkey": [
+            graph("Up", "1: it answers the exporter.", [(f"max by (host) (redis_up{ON})", BY_HOST)], "none"),
+            graph(
+                "Memory",
+                "Share of its bound.",
+                [
+                    (
+                        f"max by (host) (redis_memory_used_bytes{ON} / (redis_memory_max_bytes{ON} > 0))",
+                        BY_HOST,
+                    )
+                ],
+                "percentunit",
+                most=1,
+            ),
+            graph(
+                "Keys gone",
+                "Per second: expired in their time, or evicted before it because memory was full.",
+                [
+                    (f"sum by (host) (rate(redis_expired_keys_total{ON}{RATE}))", "{{host}} expired"),
+                    (f"sum by (host) (rate(redis_evicted_keys_total{ON}{RATE}))", "{{host}} evicted"),
+                ],
+                "ops",
+            ),
+            graph("Keys", "Held now.", [(f"sum by (host) (redis_db_keys{ON})", BY_HOST)], "none"),
+            graph(
+                "Clients",
+                "Connections.",
+                [(f"sum by (host) (redis_connected_clients{ON})", BY_HOST)],
+                "none",
+            ),
+            graph(
+                "Commands",
+                "Per second.",
+                [(f"sum by (host) (rate(redis_commands_processed_total{ON}{RATE}))", BY_HOST)],
+                "ops",
+            ),
+        ],
+    }
+    return board("Cache", "cache", "What the services' instances share.", rows, "redis_up")
 
 
 def backups() -> Dashboard:
@@ -739,4 +831,4 @@ def watchers() -> Dashboard:
 
 def build() -> list[Dashboard]:
     """Return all of them."""
-    return [edge(), postgresql(), pooler(), hosts(), logins(), backups(), watchers()]
+    return [edge(), postgresql(), pooler(), hosts(), logins(), cache(), backups(), watchers()]

@@ -73,8 +73,9 @@ def complete_secrets(present: dict[str, Any], passwords: list[str], services: li
     (`signing_key_next`): others must know that one long before it signs.
     """
     complete = {name: present.get(name) or password() for name in passwords}
-    databases = present.get("database", {})
-    complete["database"] = {service: databases.get(service) or password() for service in services}
+    for kind in ("database", "valkey"):  # a password for each service
+        known = present.get(kind, {})
+        complete[kind] = {service: known.get(service) or password() for service in services}
     complete["signing_key"] = present.get("signing_key") or private_key()
     complete["signing_key_since"] = present.get("signing_key_since") or int(time.time())
     complete["signing_key_next"] = present.get("signing_key_next") or private_key()

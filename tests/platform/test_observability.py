@@ -7,7 +7,7 @@ import pytest
 from belvedere_platform import Edge, Platform, wait_until
 
 # The groups whose hosts must have a target of each job; services' jobs have their own names.
-EVERYWHERE = ["edge", "auth", "api", "pooler", "postgres", "etcd", "backup", "observability"]
+EVERYWHERE = ["edge", "auth", "api", "pooler", "postgres", "etcd", "backup", "cache", "observability"]
 JOBS = {
     "node": EVERYWHERE,
     "certificate": EVERYWHERE,
@@ -18,6 +18,7 @@ JOBS = {
     "postgres": ["postgres"],
     "patroni": ["postgres"],
     "pgbackrest": ["backup"],
+    "valkey": ["cache"],
     "etcd": ["etcd"],
     "prometheus": ["observability"],
     "alertmanager": ["observability"],
@@ -85,7 +86,7 @@ def targets_by_job(platform: Platform) -> dict[str, set[str]]:
     "job", [pytest.param(job, marks=pytest.mark.needs(job) if JOBS[job] == ["observability"] else []) for job in JOBS]
 )
 def test_every_host_of_a_component_is_a_target(platform: Platform, job: str) -> None:
-    hosts = {host for group in JOBS[job] for host in platform.groups[group]}
+    hosts = {host for group in JOBS[job] for host in platform.groups.get(group, [])}  # `cache` may be empty
     assert targets_by_job(platform).get(job, set()) >= hosts
 
 

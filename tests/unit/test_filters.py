@@ -72,8 +72,8 @@ def test_missing_secrets_are_made_and_present_ones_are_kept() -> None:
     present = {"ops_password": "mine", "extra": "mine too", "database": {"auth": "theirs"}}
     made = belvedere.complete_secrets(present, ["ops_password", "ca_passphrase"], ["auth", "api"])
     assert (made["ops_password"], made["extra"], made["database"]["auth"]) == ("mine", "mine too", "theirs")
-    assert len(made["ca_passphrase"]) == len(made["database"]["api"]) == 32
-    assert made["ca_passphrase"] != made["database"]["api"]
+    assert len(made["ca_passphrase"]) == len(made["database"]["api"]) == len(made["valkey"]["api"]) == 32
+    assert len({made["ca_passphrase"], made["database"]["api"], made["valkey"]["api"], made["valkey"]["auth"]}) == 4
     assert load_pem_private_key(made["signing_key"].encode(), None).key_size >= 2048  # type: ignore[union-attr]
     assert belvedere.complete_secrets(made, ["ops_password", "ca_passphrase"], ["auth", "api"]) == made
 

@@ -3,6 +3,7 @@
 from flask import Flask
 
 from api import routes
+from api.cache import ReadCache
 from api.idempotency import KeyReused
 from api.items import BadCursor
 from api.routes import Api
@@ -22,7 +23,8 @@ def create_app(settings: ApiSettings | None = None) -> Flask:
     kit = service.of(app)
     keys = JwksCache(settings.jwks_url, settings.tls_ca, kit.tracing)
     verifier = TokenVerifier(keys, settings.token_issuer, settings.token_audience)
-    app.register_blueprint(routes.blueprint(Api(kit.database, verifier)))
+    cache = ReadCache(kit.store, settings.read_cache_seconds, kit.metrics.registry)
+    app.register_blueprint(routes.blueprint(Api(kit.database, verifier, cache)))
     openapi.serve(app, "Belvedere api: users and their items", __version__)
 
     answer_with(app, KeysUnavailable, lambda error: unavailable(str(error), "keys-unavailable"))

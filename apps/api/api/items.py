@@ -2,12 +2,14 @@
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from api.cache import Kind
 from servicekit.database import Row, Session
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,6 +29,24 @@ class Item:
     body: str
     created_at: datetime
     updated_at: datetime  # another one after every change: it is the item's version
+
+
+def _write(item: Item) -> str:
+    return json.dumps(asdict(item), default=str)
+
+
+def _read(text: str) -> Item:
+    row = json.loads(text)
+    times = (datetime.fromisoformat(row[name]) for name in ("created_at", "updated_at"))
+    return Item(UUID(row["id"]), row["title"], row["body"], *times)
+
+
+KEPT = Kind("item", _write, _read, lambda item: microseconds(item.updated_at))
+
+
+def kept_as(owner: UUID, item_id: UUID) -> str:
+    """The item's key in the cache; the owner is part of it, so nobody reaches another's there either."""
+    return f"{owner}:{item_id}"
 
 
 def create(session: Session, owner: UUID, email: str, title: str, body: str) -> Item:
@@ -129,7 +149,12 @@ def tag_of(updated_at: datetime) -> str:
     The tag is strong: an item's answer says nothing that is not in its row, and each change of the row gives it
     another `updated_at`. If-Match needs a strong one.
     """
-    return f"{(updated_at - EPOCH) // MICROSECOND:x}"
+    return f"{microseconds(updated_at):x}"
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970."""
+    return (moment - EPOCH) // MICROSECOND
 
 
 def versions_of(tags: Iterable[str]) -> list[datetime]:

@@ -1,12 +1,15 @@
 """api's routes: parse, call, answer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from flask import Blueprint, Response, request
 
 from api import idempotency, items, users
+from api.cache import ReadCache
 from api.items import Item
 from api.models import (
     IfMatch,
@@ -21,11 +24,13 @@ from api.models import (
     ShownItem,
     UserChange,
 )
-from servicekit.database import Database
+from servicekit.database import Database, Session
 from servicekit.openapi import operation
 from servicekit.problems import Problem
 from servicekit.requests import JSON, read_headers, read_json, read_query
 from servicekit.tokens import Claims, TokenVerifier, authenticate
+
+Found = TypeVar("Found")
 
 MERGE_PATCH = "application/merge-patch+json"  # RFC 7396
 NO_ITEM = "There is no such item."
@@ -39,9 +44,15 @@ class Api:
 
     database: Database
     verifier: TokenVerifier
+    cache: ReadCache
 
     def caller(self) -> Claims:
         return authenticate(self.verifier)
+
+    def ask_replica(self, query: Callable[[Session], Found]) -> Found:
+        """What the query finds on a replica; nobody else is asked."""
+        with self.database.replica() as session:
+            return query(session)
 
 
 def blueprint(api: Api) -> Blueprint:
@@ -53,11 +64,13 @@ def blueprint(api: Api) -> Blueprint:
     def get_me() -> Response:
         """Show the caller's own profile."""
         caller = api.caller()
-        with api.database.replica() as session:
-            user = users.find(session, caller.subject)
+        user = api.cache.find(
+            users.KEPT, str(caller.subject), lambda session: users.find(session, caller.subject), api.ask_replica
+        )
         if user is None:
             with api.database.primary() as session:
                 user = users.ensure(session, caller.subject, caller.email)
+            api.cache.wrote(users.KEPT, str(user.id), user)
         return OwnProfile.model_validate(user).response()
 
     @routes.patch("/users/me")
@@ -68,6 +81,7 @@ def blueprint(api: Api) -> Blueprint:
         body = read_json(UserChange, MERGE_PATCH)
         with api.database.primary() as session:
             user = users.rename(session, caller.subject, caller.email, body.display_name)
+        api.cache.wrote(users.KEPT, str(user.id), user)
         return OwnProfile.model_validate(user).response()
 
     @routes.get("/users/<uuid:user_id>")
@@ -75,7 +89,7 @@ def blueprint(api: Api) -> Blueprint:
     def get_user(user_id: UUID) -> Response:
         """Show what everybody may see of a user."""
         api.caller()
-        user = api.database.find(lambda session: users.find(session, user_id))
+        user = api.cache.find(users.KEPT, str(user_id), lambda session: users.find(session, user_id), api.database.find)
         if user is None:
             raise Problem(404, NO_USER, "not-found")
         return Profile.model_validate(user).response()
@@ -97,7 +111,9 @@ def blueprint(api: Api) -> Blueprint:
         key = read_headers(Once).key
         if key is None:
             with api.database.primary() as session:
-                return _created(items.create(session, caller.subject, caller.email, body.title, body.body))
+                item = items.create(session, caller.subject, caller.email, body.title, body.body)
+            api.cache.wrote(items.KEPT, items.kept_as(caller.subject, item.id), item)
+            return _created(item)
         asked = idempotency.fingerprint(request.method, request.path, body.model_dump_json())
         with api.database.transaction() as session:
             known = idempotency.claim(session, caller.subject, key, asked)
@@ -106,6 +122,7 @@ def blueprint(api: Api) -> Blueprint:
             item = items.create(session, caller.subject, caller.email, body.title, body.body)
             idempotency.record(session, caller.subject, key, ShownItem.model_validate(item).model_dump(mode="json"))
             idempotency.forget_expired(session)
+        api.cache.wrote(items.KEPT, items.kept_as(caller.subject, item.id), item)
         return _created(item)
 
     @routes.get("/items")
@@ -131,7 +148,12 @@ def blueprint(api: Api) -> Blueprint:
     def get_item(item_id: UUID) -> Response:
         """Show one of the caller's items."""
         caller = api.caller()
-        item = api.database.find(lambda session: items.find(session, caller.subject, item_id))
+        item = api.cache.find(
+            items.KEPT,
+            items.kept_as(caller.subject, item_id),
+            lambda session: items.find(session, caller.subject, item_id),
+            api.database.find,
+        )
         if item is None:
             raise _no_item()
         if request.if_none_match.contains_weak(items.tag_of(item.updated_at)):
@@ -156,6 +178,7 @@ def blueprint(api: Api) -> Blueprint:
             item = items.change(session, caller.subject, item_id, body.title, body.body, _versions_to_match())
             if item is None:
                 raise _unmatched(items.find(session, caller.subject, item_id))
+        api.cache.wrote(items.KEPT, items.kept_as(caller.subject, item_id), item)
         return _shown(item)
 
     @routes.delete("/items/<uuid:item_id>")
@@ -166,6 +189,7 @@ def blueprint(api: Api) -> Blueprint:
         with api.database.primary() as session:
             if not items.delete(session, caller.subject, item_id, _versions_to_match()):
                 raise _unmatched(items.find(session, caller.subject, item_id))
+        api.cache.deleted(items.KEPT, items.kept_as(caller.subject, item_id))
         return "", 204
 
     return routes

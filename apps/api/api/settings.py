@@ -11,6 +11,7 @@ class ApiSettings(ServiceSettings):
     """What api needs besides."""
 
     pool_replica: int = Field(default=12, ge=1)  # most of its statements are reads
+    read_cache_seconds: float = Field(default=60, ge=0, le=3600)  # how long a row is kept in Valkey; 0: no cache
     jwks_url: Annotated[str, Field(pattern=r"^https?://")]
     token_issuer: str
     token_audience: str

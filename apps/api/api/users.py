@@ -1,9 +1,12 @@
 """Users: the table api.users. A row is made from a token's claims when its owner first writes or asks for it."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
+from api.cache import Kind
+from api.items import microseconds
 from servicekit.database import Row, Session
 
 
@@ -15,12 +18,26 @@ class User:
     email: str
     display_name: str
     created_at: datetime
+    updated_at: datetime  # another, later one after every change: it is the row's version
+
+
+def _write(user: User) -> str:
+    return json.dumps(asdict(user), default=str)
+
+
+def _read(text: str) -> User:
+    row = json.loads(text)
+    times = (datetime.fromisoformat(row[name]) for name in ("created_at", "updated_at"))
+    return User(UUID(row["id"]), row["email"], row["display_name"], *times)
+
+
+KEPT = Kind("user", _write, _read, lambda user: microseconds(user.updated_at))
 
 
 def find(session: Session, user_id: UUID) -> User | None:
     row = session.one(
         """
-        SELECT id, email, display_name, created_at
+        SELECT id, email, display_name, created_at, updated_at
         FROM api.users
         WHERE id = %(id)s
         """,
@@ -34,10 +51,12 @@ def ensure(session: Session, user_id: UUID, email: str) -> User:
     return _user(
         session.returning(
             """
-            INSERT INTO api.users (id, email, display_name)
+            INSERT INTO api.users AS known (id, email, display_name)
             VALUES (%(id)s, %(email)s, split_part(%(email)s, '@', 1))
-            ON CONFLICT (id) DO UPDATE SET email = excluded.email
-            RETURNING id, email, display_name, created_at
+            ON CONFLICT (id) DO UPDATE
+            SET email = excluded.email,
+                updated_at = greatest(clock_timestamp(), known.updated_at + interval '1 microsecond')
+            RETURNING id, email, display_name, created_at, updated_at
             """,
             {"id": str(user_id), "email": email},
         )
@@ -49,10 +68,12 @@ def rename(session: Session, user_id: UUID, email: str, display_name: str) -> Us
     return _user(
         session.returning(
             """
-            INSERT INTO api.users (id, email, display_name)
+            INSERT INTO api.users AS known (id, email, display_name)
             VALUES (%(id)s, %(email)s, %(display_name)s)
-            ON CONFLICT (id) DO UPDATE SET display_name = excluded.display_name
-            RETURNING id, email, display_name, created_at
+            ON CONFLICT (id) DO UPDATE
+            SET display_name = excluded.display_name,
+                updated_at = greatest(clock_timestamp(), known.updated_at + interval '1 microsecond')
+            RETURNING id, email, display_name, created_at, updated_at
             """,
             {"id": str(user_id), "email": email, "display_name": display_name},
         )
@@ -60,4 +81,4 @@ def rename(session: Session, user_id: UUID, email: str, display_name: str) -> Us
 
 
 def _user(row: Row) -> User:
-    return User(UUID(row[0]), row[1], row[2], row[3])
+    return User(UUID(row[0]), row[1], row[2], row[3], row[4])

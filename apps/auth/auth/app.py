@@ -12,6 +12,7 @@ from auth.proofs import MailLimits, ProofRefused, Proofs
 from auth.routes import Auth, NoMail, NoSuchSession
 from auth.sessions import RefreshRefused, SessionEnded
 from auth.settings import AuthSettings
+from auth.shared_failures import SharedFailures
 from auth.throttle import Failures, InstanceFailures, Throttle
 from auth.tokens import TokenSigner, watch_age
 from auth.version import __version__
@@ -45,8 +46,10 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
         kit.metrics.registry,
     )
     verifier = TokenVerifier(signer, settings.token_issuer, settings.token_audience)
-    failures = InstanceFailures()
-    throttle = Throttle(failures, settings.account_rule, settings.address_rule)
+    failures: Failures = InstanceFailures()
+    if kit.store:
+        failures = SharedFailures(kit.store, InstanceFailures(), kit.metrics.registry)
+    throttle = Throttle(failures, settings.account_rule, settings.address_rule, settings.overall_rule)
     logins = Logins(
         kit.database,
         hasher,

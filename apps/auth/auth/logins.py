@@ -20,6 +20,13 @@ from servicekit.database import Database, Session
 from servicekit.logging import event
 from servicekit.tokens import remember_user
 
+LOCK_EVENTS = {
+    "account": "account_locked",
+    "account_at_address": "account_locked",
+    "address": "address_locked",
+    "overall": "logins_locked",
+}
+
 
 class BadCredentials(Exception):
     """No account has this e-mail with this password; the answer never says which of them is wrong."""
@@ -197,7 +204,7 @@ class Logins:
 
     def _record_locks(self, session: Session, locks: list[Lock], client: Client, account_id: UUID | None) -> None:
         for lock in locks:
-            name = "address_locked" if lock.scope == "address" else "account_locked"
+            name = LOCK_EVENTS[lock.scope]
             audit.record(session, name, client, account_id, reason=lock.scope)
             self._locks.labels(lock.scope).inc()
             message = f"Locked for {lock.seconds:g} s after too many failures"

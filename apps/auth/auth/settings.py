@@ -27,9 +27,10 @@ class AuthSettings(ServiceSettings):
     hash_slots: int = Field(default=1, ge=1)  # hashes at once; one is right where an instance runs on each core
     hash_queue: int | None = Field(default=None, ge=0)  # callers that wait for a slot; if not set, as many as may
     hash_patience: float = Field(default=2, ge=0, le=10)  # seconds that they wait
-    # Failed logins that lock, in each instance: by account within 15 minutes, by address within one.
+    # Failed logins that lock: by account within 15 minutes, by address and in all within one.
     throttle_account_failures: int = Field(default=10, ge=1)
     throttle_address_failures: int = Field(default=300, ge=1)  # many people may share an address
+    throttle_overall_failures: int = Field(default=1000, ge=1)  # more than people mistype, or one address may
     throttle_first_lock: float = Field(default=30, gt=0)  # seconds; each further lock lasts twice as long
     throttle_longest_lock: float = Field(default=900, gt=0)  # seconds
 
@@ -55,6 +56,11 @@ class AuthSettings(ServiceSettings):
     @property
     def address_rule(self) -> Rule:
         return Rule(self.throttle_address_failures, 60, self.throttle_first_lock, self.throttle_longest_lock)
+
+    @property
+    def overall_rule(self) -> Rule:
+        longest = min(self.throttle_longest_lock, 60)  # it keeps honest people waiting who are at a new place
+        return Rule(self.throttle_overall_failures, 60, min(self.throttle_first_lock, longest), longest)
 
     @property
     def hash_places(self) -> int:

@@ -3,10 +3,11 @@
 Failures are counted by account (whether it exists or not) and by address. A lock on either refuses even the
 right password, except from where the account's owner has logged in before; failures from there are then counted
 by account and address together. So a stranger can neither guess on nor lock the owner out of their own places.
+All failures together are counted too: who guesses from many addresses at many accounts meets that lock.
 What is refused by a lock does not prolong it.
 
-The counts are this instance's own: with n instances, n times as many failures may pass. `Failures` is all
-that a shared store would have to be.
+`Failures` is where the counts are kept: in this instance's memory (with n instances, n times as many failures may
+pass), or shared by all instances (`shared_failures`).
 """
 
 import threading
@@ -21,7 +22,9 @@ from auth.client import Client
 
 MAX_KEYS = 20_000  # of some 300 bytes each; beyond, those that failed longest ago are forgotten
 
-SCOPES = ("account", "address", "account_at_address")  # what can be locked
+SCOPES = ("account", "address", "account_at_address", "overall")  # what can be locked
+
+OVERALL_KEY = "overall"
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,15 @@ class Lock:
 class Throttle:
     """Says who is locked out, and counts who fails."""
 
-    def __init__(self, failures: Failures, account: Rule, address: Rule) -> None:
+    def __init__(self, failures: Failures, account: Rule, address: Rule, overall: Rule) -> None:
         self._failures = failures
         self._account = account
         self._address = address
+        self._overall = overall
 
     def locked(self, email: str, client: Client) -> bool:
         """Whether whoever has not logged in from there before is locked out."""
-        return self._failures.locked(_account_key(email)) or self._failures.locked(_address_key(client))
+        return any(map(self._failures.locked, (_account_key(email), _address_key(client), OVERALL_KEY)))
 
     def locked_at_home(self, email: str, client: Client) -> bool:
         """Whether even who has logged in from there before is locked out."""
@@ -135,6 +139,7 @@ class Throttle:
             began = {"account": add(_account_key(email), self._account)}
         if client.network:  # without one all clients would share a lock
             began["address"] = add(_address_key(client), self._address)
+        began["overall"] = add(OVERALL_KEY, self._overall)
         return [Lock(scope, seconds) for scope, seconds in began.items() if seconds is not None]
 
     def succeeded(self, email: str, client: Client) -> None:

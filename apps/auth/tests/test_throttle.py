@@ -1,5 +1,7 @@
 """Lockout: when it begins and ends, that nobody can tell it, and that it cannot be turned against an owner."""
 
+from dataclasses import replace
+
 import pytest
 
 from auth.client import Client
@@ -89,7 +91,7 @@ def test_one_ipv6_network_is_one_address(auth):
 
 
 def test_clients_without_an_address_do_not_lock_each_other():
-    throttle = Throttle(InstanceFailures(), RULE, RULE)
+    throttle = Throttle(InstanceFailures(), RULE, RULE, replace(RULE, allowed=100))
     unknown = Client(None, None, None)
     for number in range(10):
         assert throttle.failed(f"{number}@example.org", unknown, at_home=False) == []
@@ -192,6 +194,23 @@ def test_an_address_that_fails_for_many_accounts_is_locked_and_others_are_not(au
     assert log_in(PASSWORD, ELSEWHERE).status_code == 401
     assert log_in(PASSWORD, HOME).status_code == 200
     assert [line["scope"] for line in auth.log("address_locked")] == ["address"]
+
+
+def test_guessing_from_many_addresses_at_many_accounts_locks_all_but_the_owners_places(start_auth):
+    auth = start_auth(THROTTLE_OVERALL_FAILURES="5")
+    body = {"email": EMAIL, "password": PASSWORD}
+
+    def log_in(address, body=body):
+        return auth.client.post("/login", json=body, environ_base={"REMOTE_ADDR": address})
+
+    auth.client.post("/register", json=body)
+    log_in(HOME)
+    for number in range(5):
+        log_in(f"203.0.113.{number}", {"email": f"{number}@example.org", "password": "wrong"})
+    assert log_in(ELSEWHERE).status_code == 401
+    assert log_in(HOME).status_code == 200
+    assert [line["scope"] for line in auth.log("logins_locked")] == ["overall"]
+    assert 'auth_lockouts_total{scope="overall"} 1.0' in auth.metrics()
 
 
 def test_only_failures_count(log_in):

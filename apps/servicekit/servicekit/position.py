@@ -24,6 +24,12 @@ UNKNOWN = "FFFFFFFF/FFFFFFFF"  # no server ever comes as far, so reads go to the
 _POSITION = re.compile("[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")  # PostgreSQL's pg_lsn
 
 
+def number(position: str) -> int:
+    """A position as a number, to compare it with others."""
+    high, low = position.split("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
 def is_carried() -> bool:
     """Whether there is a client to carry a position: none outside a request."""
     return has_request_context()

@@ -14,6 +14,7 @@ from servicekit.logging import configure, event
 from servicekit.metrics import Metrics, release_of, route_of
 from servicekit.requests import READ_LIMIT
 from servicekit.settings import ServiceSettings
+from servicekit.shared import Store
 from servicekit.tracing import BEGUN, OPERATIONS, Tracing, describe_request, request_id, sampled_trace_id
 
 _EXTENSION = "servicekit"
@@ -28,6 +29,7 @@ class Service:
         self.metrics = Metrics(name, self.release)
         self.tracing = Tracing(name, version, settings, self.metrics.count_lost_spans)
         self.database = Database(name, settings, self.metrics, self.tracing)
+        self.store = Store(name, settings, self.metrics, self.tracing) if settings.valkey_address else None
         self.readiness = Readiness()
         self._slow = settings.slow_request_ms / 1000
         self._endings: list[Callable[[], None]] = []
@@ -48,6 +50,8 @@ class Service:
             end()
         self.tracing.stop()
         self.database.close()
+        if self.store:
+            self.store.close()
         event("service_stopped", f"{self.name} has stopped")
 
     def end_request(self, response: Response) -> Response:

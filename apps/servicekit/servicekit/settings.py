@@ -86,6 +86,10 @@ class ServiceSettings(DatabaseSettings, ServerSettings):
     pool_primary: int = Field(default=8, ge=1)
     pool_replica: int = Field(default=4, ge=1)
     pool_wait: float = Field(default=2, ge=0, le=30)  # seconds
+    # What instances share is there; None: they share nothing. Without a password it is asked as nobody in particular.
+    valkey_address: Annotated[str, Field(pattern=r"^\S+:\d+$")] | None = None
+    valkey_password: Annotated[SecretStr | None, CREDENTIAL] = None
+    valkey_timeout_ms: float = Field(default=100, ge=1, le=1000)
     trace_endpoint: str | None = Field(default=None, pattern=r"^https?://[^/]+/?$")
     trace_sample_ratio: float = Field(default=0.1, ge=0, le=1)
     slow_query_ms: float = Field(default=100, ge=0)
