@@ -675,7 +675,7 @@ def cache() -> Dashboard:
             ),
         ],
     }
-    return board("Cache", "cache", "What the services' instances share.", rows, "redis_up")
+    return board("Cache", "cache", "What the services' instances share.", rows, instances("redis_up"))
 
 
 def backups() -> Dashboard:

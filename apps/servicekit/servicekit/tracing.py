@@ -253,7 +253,28 @@ class Tracing:
         if not parent.is_recording():
             yield
             return
-        above = parent.get_span_context()
+        with self._child(parent.get_span_context(), name, attributes, kind):
+            yield
+
+    @contextmanager
+    def span_after(
+        self, parent: SpanContext, name: str, attributes: Mapping[str, AttributeValue], kind: SpanKind
+    ) -> Iterator[None]:
+        """A span of what goes on behind an answered request: in its trace, under its id, if its trace is kept."""
+        if parent.trace_flags.sampled:
+            with self._child(parent, name, attributes, kind):
+                yield
+            return
+        token = context.attach(trace.set_span_in_context(NonRecordingSpan(parent)))
+        try:
+            yield
+        finally:
+            context.detach(token)
+
+    @contextmanager
+    def _child(
+        self, above: SpanContext, name: str, attributes: Mapping[str, AttributeValue] | None, kind: SpanKind
+    ) -> Iterator[None]:
         ids = SpanContext(above.trace_id, _span_id(), is_remote=False, trace_flags=_SAMPLED)
         span = Span(name, kind, ids, above, attributes)
         token = context.attach(trace.set_span_in_context(span))
@@ -267,15 +288,6 @@ class Tracing:
         finally:
             context.detach(token)
             self._export(span)
-
-    @contextmanager
-    def span_after(
-        self, parent: SpanContext, name: str, attributes: Mapping[str, AttributeValue], kind: SpanKind
-    ) -> Iterator[None]:
-        """A span of what goes on behind an answered request: in its trace, under its id, if its trace is kept."""
-        above = trace.set_span_in_context(NonRecordingSpan(parent), context.Context())
-        with self._tracer.start_as_current_span(name, above, kind, attributes):
-            yield
 
     def middleware(self, application: "WSGIApplication") -> "WSGIApplication":
         """Wrap a WSGI application so that each request runs inside its server span."""
