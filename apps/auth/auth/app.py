@@ -62,8 +62,6 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     proofs = _proofs(settings, kit, hasher, failures)
     auth = Auth(kit.database, logins, signer, verifier, kit.metrics.registry, proofs)
     app.register_blueprint(routes.blueprint(auth))
-    openapi.serve(app, "Belvedere auth: registration, login and token validation", __version__)
-    # Not in the document: the edge has no public route to these.
     operations = TokenSigner(
         settings.signing_key.active,
         settings.token_issuer,
@@ -74,6 +72,7 @@ def create_app(settings: AuthSettings | None = None) -> Flask:
     )
     operations_verifier = TokenVerifier(operations, settings.token_issuer, operators.AUDIENCE)
     app.register_blueprint(operators.blueprint(kit.database, logins, operations, operations_verifier))
+    openapi.serve(app, "Belvedere auth: registration, login and token validation", __version__)
 
     answer_with(app, EmailTaken, lambda _: Problem(409, "An account with this e-mail exists.", "email-taken"))
     answer_with(app, HashingBusy, lambda _: unavailable("Too many logins at once; try again soon.", "hashing-busy"))

@@ -17,6 +17,7 @@ from auth.sessions import Owner, SessionEnded
 from auth.tokens import TokenSigner
 from servicekit.database import Database, Session
 from servicekit.logging import event
+from servicekit.openapi import internal
 from servicekit.problems import Problem, unauthorized
 from servicekit.requests import read_json
 from servicekit.tokens import TokenRefused, TokenVerifier, remember_user
@@ -36,6 +37,7 @@ def blueprint(database: Database, logins: Logins, signer: TokenSigner, verifier:
     routes = Blueprint("operators", __name__, url_prefix="/operators")
 
     @routes.post("/session")
+    @internal
     def log_in() -> Response:
         body = read_json(Login)  # of the type application/json, which no other site's form can send
         granted = logins.log_in(body.email, body.password, client.current())
@@ -53,6 +55,7 @@ def blueprint(database: Database, logins: Logins, signer: TokenSigner, verifier:
         return _with_cookie(token, LIFETIME)
 
     @routes.get("/session")
+    @internal
     def validate() -> Response:
         owner, email = _owner()
         with database.primary() as session:  # not a replica: who was locked out must not be let in
@@ -64,6 +67,7 @@ def blueprint(database: Database, logins: Logins, signer: TokenSigner, verifier:
         return answer
 
     @routes.delete("/session")
+    @internal
     def log_out() -> Response:
         owner, _ = _owner()
         with database.transaction() as session:

@@ -137,6 +137,12 @@ def operation(
     return Operation(body, media, query, headers, answer, status, sends, secured, others or {}).note
 
 
+def internal(view: View) -> View:
+    """Leave a route out of the document: it is the document itself, or the edge has no public route to it."""
+    setattr(view, _ATTRIBUTE, None)
+    return view
+
+
 class _Schema(GenerateJsonSchema):
     """pydantic's schemas, without titles that repeat a field's name, and without a null for 'not sent'."""
 
@@ -188,9 +194,13 @@ def _described(app: Flask) -> Iterator[tuple[str, str, Rule, Operation]]:
         if rule.rule in OPERATIONS:
             continue
         view = app.view_functions[rule.endpoint]
-        what: Operation | None = getattr(view, _ATTRIBUTE, None)
-        if what is None or not getdoc(view):
-            raise Undescribed(f"{rule.rule}: {rule.endpoint} needs @operation(...) and a docstring")
+        if not hasattr(view, _ATTRIBUTE):
+            raise Undescribed(f"{rule.rule}: {rule.endpoint} needs @operation(...), or @internal")
+        what: Operation | None = getattr(view, _ATTRIBUTE)
+        if what is None:
+            continue
+        if not getdoc(view):
+            raise Undescribed(f"{rule.rule}: {rule.endpoint} needs a docstring")
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             yield template_of(rule.rule), method.lower(), rule, what
 
@@ -262,8 +272,8 @@ def serve(app: Flask, title: str, version: str) -> None:
     def html_page() -> Response:
         return _cached(Response(page, headers={"Content-Security-Policy": policy}, mimetype="text/html"))
 
-    app.add_url_rule(f"/openapi/{app.name}.json", view_func=json_document)
-    app.add_url_rule(f"/openapi/{app.name}", view_func=html_page)
+    app.add_url_rule(f"/openapi/{app.name}.json", view_func=internal(json_document))
+    app.add_url_rule(f"/openapi/{app.name}", view_func=internal(html_page))
 
 
 def _cached(response: Response) -> Response:
