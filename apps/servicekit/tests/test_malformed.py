@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 ITEM = "/api/v1/items/00000000-0000-0000-0000-000000000000"
 WITH_BODY = [
-    *(("auth", "POST", path) for path in ("/register", "/login", "/refresh", "/logout", "/password")),
+    *(
+        ("auth", "POST", path)
+        for path in (
+            *("/register", "/login", "/refresh", "/logout", "/password"),
+            *("/verify-email/request", "/verify-email", "/password-reset/request", "/password-reset"),
+        )
+    ),
     ("api", "PATCH", "/api/v1/users/me"),
     ("api", "POST", "/api/v1/items"),
     ("api", "PATCH", ITEM),
