@@ -367,7 +367,7 @@ def test_an_account_with_such_an_address_is_not_registered_or_gets_no_mail(auth,
 def outbox(environment):
     """An outbox in a hurry, and its metrics."""
     registry = CollectorRegistry()
-    tracing = Tracing("auth", "test", load(ServiceSettings, environment("auth")))
+    tracing = Tracing("auth", "test", load(ServiceSettings, environment("auth")), lambda reason, spans: None)
     boxes = []
 
     def start(sender, **options):
