@@ -91,7 +91,7 @@ line=$(tail -1 /var/log/nginx/access.log)
 journalctl --identifier nginx --output cat | grep -q '"status":502' || fail 'the journal does not know of the 502'
 journalctl --identifier nginx --output cat | tail -1 | python3 -c 'import json, sys; assert json.loads(sys.stdin.read())["event"] == "request"'
 journalctl --identifier nginx --output cat | grep -q '"status":404.*"weight":1}' || fail 'the journal does not know of a 404'
-ask --output /dev/null 'https://localhost/openapi/none?[1-300]'
+ask --max-time 60 --rate 50/s --output /dev/null 'https://localhost/openapi/none?[1-300]'
 ask --output /dev/null 'http://localhost/?[1-1000]'
 sleep 2
 good=$(journalctl --identifier nginx --output cat | grep -E '"status":(200|308),"seconds":0') || true
