@@ -45,7 +45,7 @@ NOT_MADE = {
     "MemoryPressure": "would starve the machine that all local hosts share, for ten minutes",
     "OneAccountFromManyAddresses": "takes clients with many addresses, and here all have one",
     "RestoreDrillTooOld": "takes 35 days without a drill",
-    "SloBudgetBurnsSlowly": "its windows are a day and three days; where it fires sooner, SloBudgetBurnsFast holds it back",
+    "SloBudgetBurnsSlowly": "its windows are days; where it fires sooner, SloBudgetBurnsFast holds it back",
 }
 
 
