@@ -42,10 +42,14 @@ NOT_MADE = {
     "BackupTooOld": "takes 30 hours without a backup",
     "ClockSkewed": "all local hosts have the clock of the one machine they run on",
     "LoginsFromNewNetworks": "takes logins from many networks, and here all clients have one",
+    "LoginsLocked": "takes failed logins from many addresses, and here all clients have one",
     "MemoryPressure": "would starve the machine that all local hosts share, for ten minutes",
     "OneAccountFromManyAddresses": "takes clients with many addresses, and here all have one",
     "RestoreDrillTooOld": "takes 35 days without a drill",
-    "SloBudgetBurnsSlowly": "its windows are a day and three days; what burns so long burns fast here",
+    "RetentionNotRun": "takes two days without the job",
+    "SigningKeyOld": "takes a key of 45 days",
+    "SloBudgetBurnsSlowly": "its windows are days; where it fires sooner, SloBudgetBurnsFast holds it back",
+    "ValkeyEvicts": "takes 25 minutes of more writes than fit",
 }
 
 
@@ -337,6 +341,19 @@ while sleep 5; do echo '{"level": "error", "service": "alarm", "event": "alarm",
 """
 
 
+def cache_stopped(platform: Platform) -> AbstractContextManager[None]:
+    return stopped(platform, "valkey-server", hosts=platform.groups["cache"])
+
+
+@contextmanager
+def mails_refused(platform: Platform) -> Iterator[None]:
+    """The mail server is away while people register, until the services give their mails up."""
+    with stopped(platform, "mail-sink", hosts=platform.groups["mail_sink"]):
+        for _ in range(6):
+            platform.edge.as_new_user()
+        yield
+
+
 def errors_logged(platform: Platform) -> AbstractContextManager[None]:
     return running(platform, "app2", "alarm-errors", ERRORS)
 
@@ -588,6 +605,7 @@ QUIET = [
     Cause("a full disk", disk_full, {"DiskFull": {"mountpoint": "/srv/full", "severity": "critical"}}, within=240),
     Cause("a disk nearly full", disk_nearly_full, {"DiskFull": {"mountpoint": "/srv/nearly"}}, within=480),
     Cause("the receiver of the heartbeat refuses", receiver_refuses, {"NotificationsFail": {}}, within=600),
+    Cause("Valkey is stopped", cache_stopped, {"ValkeyDown": {}, "ThrottleNotShared": {}}, within=480),
     Cause("a unit logs errors", errors_logged, {"LogErrorsHigh": {}}, within=780),
     Cause("somebody locks a table again and again", statements_slow, {"SlowStatements": {}}, within=900),
     Cause("a client asks for what is not there", pages_guessed, {"AddressProbes": {}}, within=900),
@@ -596,6 +614,7 @@ QUIET = [
     Cause("the backups are gone", backups_gone, {"BackupStanzaBroken": {}}, within=900),
     Cause("the archive's server is stopped", archive_stopped, {"WalArchivingFailing": {}}, within=900),
     Cause("Jaeger is stopped", traces_not_taken, {"SpansDropped": {}}, within=900),
+    Cause("the mail server is away", mails_refused, {"MailsNotSent": {}}, within=1800),
     Cause(
         "journals are not uploaded",
         journals_not_uploaded,
