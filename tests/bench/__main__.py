@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from bench import judge, picture
-from bench.load import Flood, Served, hashes, queries, requests
+from bench.load import CONNECTIONS, FEW, Flood, Served, hashes, queries, requests
 from bench.noise import Listener, Noise
 from bench.servers import CORES, FLOODERS, PASSWORD, ROOT, BenchError, Stack, ask, running
 
@@ -49,11 +49,11 @@ class Bench:
             turn,
             raw=lambda: hashes(LOGIN_SECONDS // 2),
             logins=self._logins,
-            validations=lambda: self._validations().rate,
+            validations=lambda: self._validations(SECONDS, FEW).rate,
         )
         with Flood(self.stack.auth, self.emails) as flood:
             begun = self.listener.now()
-            served = self._validations(LOGIN_SECONDS)
+            served = self._validations(LOGIN_SECONDS, FEW)
             logins = flood.rate(begun.clock, time.monotonic())
             left = 1 - self.listener.foreign(begun)
         self.p95.append(served.p95)
@@ -113,8 +113,8 @@ class Bench:
             figures[name] = rate / (1 - self.listener.foreign(begun))
         return figures
 
-    def _validations(self, seconds: int = SECONDS) -> Served:
-        return requests(self.stack.auth, "/validate", seconds, self.token)
+    def _validations(self, seconds: int = SECONDS, connections: int = CONNECTIONS) -> Served:
+        return requests(self.stack.auth, "/validate", seconds, self.token, connections=connections)
 
     def _logins(self) -> float:
         with Flood(self.stack.auth, self.emails) as flood:

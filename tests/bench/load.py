@@ -15,6 +15,7 @@ from bench.servers import BCRYPT_COST, CORES, FIRST_USER, PASSWORD, PATIENCE, US
 from local_postgresql import program
 
 CONNECTIONS = 32
+FEW = 8  # connections that leave some of the processors free
 HERE = Path(__file__).parent
 
 
@@ -26,12 +27,19 @@ class Served:
     p95: float
 
 
-def requests(ports: list[int], path: str, seconds: int, token: str = "", paths: Path | None = None) -> Served:
-    """GET the path, or those of the file in turn, on 32 connections spread evenly over the ports, from one client."""
+def requests(
+    ports: list[int],
+    path: str,
+    seconds: int,
+    token: str = "",
+    paths: Path | None = None,
+    connections: int = CONNECTIONS,
+) -> Served:
+    """GET the path, or those of the file in turn, on connections spread evenly over the ports, from one client."""
     environ = {"PATH": os.environ["PATH"], "BENCH_ADDRESSES": ",".join(f"127.0.0.1:{port}" for port in ports)}
     if paths:
         environ["BENCH_PATHS"] = str(paths)
-    command = ["wrk", f"-t{len(ports)}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--script", str(HERE / "wrk.lua")]
+    command = ["wrk", f"-t{len(ports)}", f"-c{connections}", f"-d{seconds}s", "--script", str(HERE / "wrk.lua")]
     if token:
         command += ["--header", f"Authorization: Bearer {token}"]
     text = _output([*command, f"http://127.0.0.1:{ports[0]}{path}"], seconds, environ)
