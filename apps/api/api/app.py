@@ -20,7 +20,7 @@ def create_app(settings: ApiSettings | None = None) -> Flask:
     settings = settings or load_or_exit(ApiSettings, "api")
     app = service.create("api", __version__, settings)
     kit = service.of(app)
-    keys = JwksCache(settings.jwks_url, settings.tls_ca, kit.tracing)
+    keys = JwksCache(settings.jwks_url, settings.jwks_ca or settings.tls_ca, kit.tracing)
     verifier = TokenVerifier(keys, settings.token_issuer, settings.token_audience)
     app.register_blueprint(routes.blueprint(Api(kit.database, verifier)))
     openapi.serve(app, "Belvedere api: users and their items", __version__)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, FilePath
 
 from servicekit.settings import ServiceSettings
 
@@ -12,5 +12,6 @@ class ApiSettings(ServiceSettings):
 
     pool_replica: int = Field(default=12, ge=1)  # most of its statements are reads
     jwks_url: Annotated[str, Field(pattern=r"^https?://")]
+    jwks_ca: FilePath | None = None  # by which the edge's certificate is verified, where that is not the platform's own
     token_issuer: str
     token_audience: str

@@ -1,6 +1,6 @@
 """An instance as edges see one: TLS on 127.0.0.1:<port> for known clients, /readyz, and an echo of each request,
-which takes a while under /api/slow. /validate-orders finds tokens good that begin with 'good', and notes each question in
-/run/validated.
+which takes a while under /api/slow. /validate-orders finds tokens good that begin with 'good', and notes each question
+in /run/validated.
 
 /run/instance-<port> holds the status that /readyz answers.
 """
