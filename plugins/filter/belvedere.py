@@ -152,8 +152,11 @@ def group_addresses(groups: list[dict[str, Any]], addresses: dict[str, str]) -> 
     return {group["key"]: [addresses[host] for host in group["value"]] for group in groups}
 
 
-def edge_services(services: list[dict[str, Any]], groups: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """Return what edges need of each service: name, routes, their limits, and what all its hosts take at once."""
+def edge_services(services: list[dict[str, Any]], groups: dict[str, list[str]], folder: str) -> list[dict[str, Any]]:
+    """Return what edges need of each service: name, routes, their limits, and what all its hosts take at once.
+
+    `folder` has the services' own folders, where their static files are.
+    """
     for service in services:
         if unknown := sorted(set(service.get("limits", {})) - set(service["routes"])):
             raise AnsibleFilterError(f"{service['name']} limits routes that it does not declare: {unknown}")
@@ -163,6 +166,11 @@ def edge_services(services: list[dict[str, Any]], groups: dict[str, list[str]]) 
             "routes": service["routes"],
             "limits": service.get("limits", {}),
             "in_flight": service["in_flight"] * len(groups[service["group"]]),
+            "static": [
+                {"path": path, "folder": f"{folder}/{service['name']}/{files}"}
+                for path, files in service.get("static", {}).items()
+            ],
+            "verify_tokens": service.get("verify_tokens", "self"),
         }
         for service in services
     ]

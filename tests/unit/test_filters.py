@@ -149,14 +149,24 @@ def test_a_service_s_connections_are_those_of_all_its_instances_on_all_hosts() -
 
 def test_an_edge_lets_in_what_all_hosts_of_a_service_take_together() -> None:
     service = {"name": "api", "group": "apps", "routes": ["/api/"], "in_flight": 64, "base_port": 8200}
-    expected = {"name": "api", "routes": ["/api/"], "limits": {}, "in_flight": 192}
-    assert belvedere.edge_services([service], {"apps": ["a", "b", "c"]}) == [expected]
+    (edge_service,) = belvedere.edge_services([service], {"apps": ["a", "b", "c"]}, "/apps")
+    assert edge_service["in_flight"] == 192
+
+
+def test_an_edge_serves_a_service_s_own_files_and_verifies_tokens_where_that_is_declared() -> None:
+    service = {"name": "shop", "group": "apps", "routes": ["/shop/"], "in_flight": 8}
+    (plain,) = belvedere.edge_services([service], {"apps": ["a"]}, "/apps")
+    assert (plain["static"], plain["verify_tokens"]) == ([], "self")
+    declared = service | {"static": {"/shop/ui/": "ui"}, "verify_tokens": "edge"}
+    (with_files,) = belvedere.edge_services([declared], {"apps": ["a"]}, "/apps")
+    assert with_files["static"] == [{"path": "/shop/ui/", "folder": "/apps/shop/ui"}]
+    assert with_files["verify_tokens"] == "edge"
 
 
 def test_a_limit_of_a_route_that_is_not_declared_is_an_error() -> None:
     service = {"name": "api", "group": "apps", "routes": ["/api/"], "limits": {"/apo/": {}}, "in_flight": 64}
     with pytest.raises(AnsibleFilterError, match="/apo/"):
-        belvedere.edge_services([service], {"apps": ["a"]})
+        belvedere.edge_services([service], {"apps": ["a"]}, "/apps")
 
 
 def test_passwords_are_changed_in_two_steps_and_an_interrupted_first_step_keeps_what_it_made() -> None:

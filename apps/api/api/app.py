@@ -21,7 +21,7 @@ def create_app(settings: ApiSettings | None = None) -> Flask:
     settings = settings or load_or_exit(ApiSettings, "api")
     app = service.create("api", __version__, settings)
     kit = service.of(app)
-    keys = JwksCache(settings.jwks_url, settings.tls_ca, kit.tracing)
+    keys = JwksCache(settings.jwks_url, settings.jwks_ca or settings.tls_ca, kit.tracing)
     verifier = TokenVerifier(keys, settings.token_issuer, settings.token_audience)
     cache = ReadCache(kit.store, settings.read_cache_seconds, kit.metrics.registry)
     app.register_blueprint(routes.blueprint(Api(kit.database, verifier, cache)))

@@ -236,7 +236,10 @@ def blueprint(auth: Auth) -> Blueprint:
     @operation(answer=TokenClaims, secured=True)
     def validate() -> Response:
         """Say what the access token says, if it is good."""
-        return TokenClaims.model_validate(authenticate(auth.verifier).values).response()
+        claims = authenticate(auth.verifier)
+        answer = TokenClaims.model_validate(claims.values).response()
+        answer.headers["X-User-Id"] = str(claims.subject)  # for an edge that asks on behalf of a service
+        return answer
 
     @routes.get("/.well-known/jwks.json")
     @operation(answer=Jwks)

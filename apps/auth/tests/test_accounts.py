@@ -60,6 +60,7 @@ def test_a_token_validates_to_its_account(client):
     assert answer.status_code == 200
     assert answer.json["email"] == EMAIL
     assert answer.json["exp"] - answer.json["iat"] == 900
+    assert answer.headers["X-User-Id"] == answer.json["sub"]
 
 
 def test_a_refresh_token_works_once_and_is_replaced(client):

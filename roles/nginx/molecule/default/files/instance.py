@@ -1,9 +1,11 @@
 """An instance as edges see one: TLS on 127.0.0.1:<port> for known clients, /readyz, and an echo of each request,
-which takes a while under /api/slow.
+which takes a while under /api/slow. /validate-orders finds tokens good that begin with 'good', and notes each question
+in /run/validated.
 
 /run/instance-<port> holds the status that /readyz answers.
 """
 
+import hashlib
 import json
 import ssl
 import sys
@@ -21,6 +23,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self):
         if self.path.startswith("/api/slow"):
             time.sleep(4)
+        if self.path == "/validate-orders":
+            return self.validate()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         status = int(READY.read_text()) if self.path == "/readyz" else 418 if self.path == "/api/problem" else 200
         if body == "die":  # after the request was sent
@@ -40,6 +44,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'sha256-x'")
         self.end_headers()
         self.wfile.write(text)
+
+    def validate(self):
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        with Path("/run/validated").open("a") as validated:
+            validated.write(f"{token}\n")
+        if token.startswith("good"):
+            self.send_response(200)
+            self.send_header("X-User-Id", "user-" + hashlib.sha256(token.encode()).hexdigest()[:8])
+        else:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Bearer error="invalid_token"')
+        self.send_header("Cache-Control", "max-age=3600")  # the edge knows better
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     do_GET = do_POST = do_PUT = answer
 

@@ -64,13 +64,15 @@ for path in livez readyz metrics; do problem 404 https://localhost/$path; done
 head -c 70000 /dev/zero > /tmp/large
 problem 413 -H 'Content-Type: application/json' --data-binary @/tmp/large https://localhost/api/v1/items
 problem 414 --http1.1 "https://localhost/api/$(head -c 8300 /dev/zero | tr '\0' a)"
-problem 400 --http1.1 -H "X-Large: $(head -c 8300 /dev/zero | tr '\0' a)" https://localhost/api/
+problem 431 --http1.1 -H "X-Large: $(head -c 8300 /dev/zero | tr '\0' a)" https://localhost/api/
+problem 400 --http1.1 -H 'Transfer-Encoding: nonsense' --data x https://localhost/api/
+problem 400 --http1.1 -H "Host: a b" https://localhost/api/
 problem 503 https://localhost/login  # auth was announced by nobody
 grep -iq '^retry-after: 2' /tmp/head || fail '503 without Retry-After'
 is "a problem of the service itself" "$(status https://localhost/api/problem)" 418
 
-# What a service cannot take at once is refused at once.
-statuses=$(ask --parallel --parallel-max 120 --output /dev/null --write-out '%{http_code} %header{retry-after}\n' "https://localhost/api/slow?[1-$((in_flight + 10))]" \
+# What a service cannot take at once is refused at once. (10.9.0.0/16 is the network without limits for each address.)
+statuses=$(ask --interface 127.0.0.2 -H 'X-Forwarded-For: 10.9.8.7' --parallel --parallel-max 120 --output /dev/null --write-out '%{http_code} %header{retry-after}\n' "https://localhost/api/slow?[1-$((in_flight + 10))]" \
   | sort | uniq --count | xargs)
 is 'more requests than the service takes' "$statuses" "$in_flight 200 10 503 2"
 
