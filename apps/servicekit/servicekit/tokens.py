@@ -6,7 +6,6 @@ import ssl
 import threading
 import time
 import urllib.request
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,24 +53,6 @@ class Claims:
     values: dict[str, Any]
 
 
-class _Signatures(jwt.PyJWS):
-    """PyJWT's own, but for how base64url is read: it looks at each character of a token, which takes 40 us.
-
-    Whatever is not the one way to write its bytes is refused, as there; so is padding, which PyJWT lets pass.
-    """
-
-    @staticmethod
-    def _decode_base64url_segment(segment: bytes, name: str) -> bytes:
-        data = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
-        if urlsafe_b64encode(data).rstrip(b"=") != segment:
-            raise jwt.DecodeError(f"Invalid {name} padding")
-        return data
-
-
-_tokens = jwt.PyJWT()
-_tokens._jws = _Signatures(options=_tokens._jws.options)
-
-
 class TokenVerifier:
     """Tells good tokens from others: signature, issuer, audience and times.
 
@@ -89,7 +70,7 @@ class TokenVerifier:
             key = self._keys.get(_key_id(token.partition(".")[0]))
             if key is None:
                 raise TokenRefused("The token was signed with a key that is not known here.")
-            values = _tokens.decode(
+            values = jwt.decode(
                 token,
                 key,
                 algorithms=[ALGORITHM],

@@ -15,9 +15,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urlsplit(self.path).path
-        ours = (
-            self.headers.get("Content-Encoding") == "zstd"
-        )  # VictoriaMetrics' own way
+        ours = self.headers.get("Content-Encoding") == "zstd"  # VictoriaMetrics' own way
         if path == "/prometheus/api/v1/write" and not ours:
             with WRITTEN.open("ab") as opened:
                 opened.write(body)
