@@ -24,6 +24,14 @@ def expectations(name):
     return {bool(case.get("exp_alerts")) for case in cases if case["alertname"] == name}
 
 
+def test_no_two_groups_have_one_name():
+    """Prometheus gets them in one file."""
+    names = [
+        group["name"] for path in ROOT.glob("alerts/*.yml") for group in yaml.safe_load(path.read_text())["groups"]
+    ]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_rule_names_its_alert_s_runbook():
     assert [
         rule["alert"] for rule in rules() if rule["annotations"]["runbook"] != f"docs/runbooks/{rule['alert']}.md"
