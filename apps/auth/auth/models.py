@@ -140,7 +140,7 @@ class TokenClaims(Answer):
     model_config = ConfigDict(extra="allow")
 
     iss: str
-    aud: str
+    aud: str | list[str]
     sub: Annotated[UUID, Field(description="The account's id")]
     email: str
     iat: int

@@ -77,6 +77,10 @@ def test_a_signed_token_with_another_header_is_refused(auth, signing_key, signer
     assert ask_token(auth, token).status_code == 401
 
 
+def test_an_audience_among_others_is_enough(ask, claims):
+    assert ask(claims | {"aud": ["others", AUDIENCE]}).status_code == 200
+
+
 def signed(key, header, claims):
     """PyJWT refuses to make such tokens."""
     first, second = (base64url(json.dumps(part).encode()) for part in (header, claims))
