@@ -23,6 +23,7 @@ JOBS = {
     "prometheus": ["observability"],
     "alertmanager": ["observability"],
     "jaeger": ["observability"],
+    "spans": ["observability"],
     "victorialogs": ["observability"],
     "vmalert": ["observability"],
     "grafana": ["observability"],

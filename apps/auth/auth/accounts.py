@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from psycopg2.errors import UniqueViolation
-
 from servicekit.database import Session
 
 
@@ -24,17 +22,18 @@ class Account:
 
 def create(session: Session, email: str, password_hash: str) -> UUID:
     """Store a new account; its id. Raises `EmailTaken`."""
-    try:
-        row = session.returning(
-            """
-            INSERT INTO auth.accounts (email, password_hash)
-            VALUES (%(email)s, %(password_hash)s)
-            RETURNING id
-            """,
-            {"email": email, "password_hash": password_hash},
-        )
-    except UniqueViolation:
-        raise EmailTaken from None
+    # Not an error in PostgreSQL's eyes, which it would log with the whole statement: the address, and the hash.
+    row = session.one(
+        """
+        INSERT INTO auth.accounts (email, password_hash)
+        VALUES (%(email)s, %(password_hash)s)
+        ON CONFLICT DO NOTHING
+        RETURNING id
+        """,
+        {"email": email, "password_hash": password_hash},
+    )
+    if row is None:
+        raise EmailTaken
     return UUID(row[0])
 
 
