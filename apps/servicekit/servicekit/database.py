@@ -440,9 +440,17 @@ def _first_line(error: BaseException) -> str:
 
 
 def _traced(sql: str) -> str:
-    """The statement with its span in a comment, so that what PostgreSQL logs of it leads to its trace."""
+    """The statement with its span in a comment, so that what PostgreSQL logs of it leads to its trace.
+
+    In one line: the journal makes an entry of each, and only one would have the comment. Values come in later.
+    """
     parent = traceparent()
-    return f"{sql} /*traceparent='{parent}'*/" if parent else sql
+    return f"{_in_one_line(sql)} /*traceparent='{parent}'*/" if parent else sql
+
+
+@lru_cache
+def _in_one_line(sql: str) -> str:
+    return " ".join(sql.split())
 
 
 @lru_cache
