@@ -450,7 +450,7 @@ def _traced(sql: str) -> str:
 
 @lru_cache
 def _in_one_line(sql: str) -> str:
-    return " ".join(sql.split())
+    return " ".join(re.sub(r"--.*", "", sql).split())
 
 
 @lru_cache
