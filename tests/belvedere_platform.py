@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -38,6 +39,21 @@ def wait_until(what: str, ask: Callable[[], T], seconds: float = 30, every: floa
         if time.monotonic() >= deadline:
             raise AssertionError(f"waited {seconds:g} s until {what}; {last}")
         time.sleep(every)
+
+
+@contextmanager
+def at_work(*works: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Let each go on in a thread of its own until the end of the block, which the event tells."""
+    over = threading.Event()
+    threads = [threading.Thread(target=work, args=(over,)) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
 @dataclass

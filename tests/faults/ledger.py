@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import requests
-from belvedere_platform import Edge, Platform, wait_until
+from belvedere_platform import Edge, Platform, at_work, wait_until
 
 WRITERS, READERS = 4, 2
 PAUSE = 0.05  # seconds between two requests of a client
@@ -80,30 +81,22 @@ Watch = Callable[[str], AbstractContextManager[Ledger]]
 def clients(platform: Platform, user: Edge, ledger: Ledger) -> Iterator[None]:
     """Run the clients; afterwards the ledger is settled."""
     run = uuid.uuid4().hex
-    stop = threading.Event()
     edges = [Edge(user.url, user.ca, user.token) for _ in range(WRITERS + READERS)]
-    threads = [
-        threading.Thread(target=_write, args=(edge, ledger, stop, f"{run}-{n}"))
-        for n, edge in enumerate(edges[:WRITERS])
-    ]
-    threads += [threading.Thread(target=_read, args=(edge, ledger, stop)) for edge in edges[WRITERS:]]
-    for thread in threads:
-        thread.start()
-    try:
-        ledger.writes_go_on(20)  # before anything breaks
-        ledger.begun = time.monotonic()
-        yield
-        ledger.writes_go_on()
-    finally:
-        ledger.ended = time.monotonic()
-        stop.set()
-        for thread in threads:
-            thread.join()
+    writers = [partial(_write, edge, ledger, f"{run}-{n}") for n, edge in enumerate(edges[:WRITERS])]
+    readers = [partial(_read, edge, ledger) for edge in edges[WRITERS:]]
+    with at_work(*writers, *readers):
+        try:
+            ledger.writes_go_on(20)  # before anything breaks
+            ledger.begun = time.monotonic()
+            yield
+            ledger.writes_go_on()
+        finally:
+            ledger.ended = time.monotonic()
     ledger.repeated = sum(edge.repeated for edge in edges)
     ledger.settle(platform, run)
 
 
-def _write(client: Edge, ledger: Ledger, stop: threading.Event, name: str) -> None:
+def _write(client: Edge, ledger: Ledger, name: str, stop: threading.Event) -> None:
     number = 0
     while not stop.wait(PAUSE):
         number += 1

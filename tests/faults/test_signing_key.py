@@ -2,33 +2,22 @@
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import jwt
 import requests
-from belvedere_platform import PASSWORD, Edge, Platform
+from belvedere_platform import PASSWORD, Edge, Platform, at_work
 from faults.ledger import PATIENCE, PAUSE, Watch
 
 
-@contextmanager
-def repeating(act: Callable[[Edge], None], edges: list[Edge]) -> Iterator[None]:
-    """Let each of these clients do something again and again."""
-    stop = threading.Event()
+def repeating(act: Callable[[Edge], None], edge: Edge) -> Callable[[threading.Event], None]:
+    """This client's doing something again and again."""
 
-    def go(edge: Edge) -> None:
-        while not stop.wait(PAUSE):
+    def go(over: threading.Event) -> None:
+        while not over.wait(PAUSE):
             act(edge)
 
-    threads = [threading.Thread(target=go, args=(edge,)) for edge in edges]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    return go
 
 
 def kids(edge: Edge) -> list[str]:
@@ -70,8 +59,10 @@ def test_the_signing_key_is_rotated_and_no_request_fails(platform: Platform, use
     before = kids(user)
     with (
         watch("signing key rotated") as ledger,
-        repeating(log_in, [Edge(user.url, user.ca) for _ in range(2)]),
-        repeating(validate, [Edge(user.url, user.ca, user.token) for _ in range(2)]),
+        at_work(
+            *(repeating(log_in, Edge(user.url, user.ca)) for _ in range(2)),
+            *(repeating(validate, Edge(user.url, user.ca, user.token)) for _ in range(2)),
+        ),
     ):
         platform.ansible("ansible-playbook", "playbooks/rotate_signing_key.yml", timeout=900)
         ledger.note = f"{done['logins']} logins, {done['validations']} validations"

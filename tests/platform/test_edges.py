@@ -3,13 +3,12 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from urllib.parse import urlsplit
 
 import pytest
 import requests
-from belvedere_platform import Edge, Platform, assert_problem, wait_until
+from belvedere_platform import Edge, Platform, assert_problem, at_work, wait_until
 
 pytestmark = pytest.mark.disruptive
 
@@ -44,21 +43,6 @@ def whole(platform: Platform) -> Iterator[None]:
     time.sleep(3)  # an edge that has just come back has to be found well twice before it may take the address
     yield
     wait_until("all edges serve again", lambda: all_serve(platform), seconds=60)
-
-
-@contextmanager
-def clients(work: Callable[[threading.Event], None], number: int) -> Iterator[None]:
-    """So many threads at work, until the end of the block."""
-    stop = threading.Event()
-    threads = [threading.Thread(target=work, args=(stop,)) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def stop_nginx(platform: Platform, edge: str) -> Callable[[], object]:
@@ -99,7 +83,7 @@ def test_the_address_moves_from_an_edge_that_fails(
 
     address = urlsplit(platform.url("edge")).hostname
     others = [each for each in platform.groups["edge"] if each != edge]
-    with clients(ask, 3):
+    with at_work(*[ask] * 3):
         wait_until("clients are served", lambda: len(served) > 20)
         begun = time.monotonic()
         repair = fail(platform, edge)
@@ -152,7 +136,7 @@ def test_draining_an_edge_under_load_fails_no_request(
             ask(client, number)
 
     try:
-        with clients(work, 8):
+        with at_work(*[work] * 8):
             wait_until("clients are served", lambda: len(answered) > 50)
             output = platform.ansible(
                 "ansible-playbook", "playbooks/drain_edge.yml", "-e", f"edge={edge}", timeout=120

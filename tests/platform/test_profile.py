@@ -3,34 +3,11 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-from belvedere_platform import ROOT, Edge, Platform
+from belvedere_platform import ROOT, Edge, Platform, at_work
 
 PATHS = {"auth": "/.well-known/jwks.json", "api": "/api/v1/users/me"}
-
-
-@contextmanager
-def asked(edge: Edge, path: str) -> Iterator[None]:
-    """Requests all the while: an instance with nothing to do has nothing to draw."""
-    over = threading.Event()
-
-    def ask() -> None:
-        client = Edge(edge.url, edge.ca)
-        while not over.wait(0.005):
-            client.get(path)
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
 
 
 @pytest.mark.parametrize("service", ["auth", "api"])
@@ -40,7 +17,13 @@ def test_a_flame_graph_of_an_instance_that_goes_on_running(platform: Platform, s
     before = platform.ssh(host, started)
     command = [sys.executable, "tools/profile_instance.py", service, "--seconds", "2", "--platform", platform.name]
     command += ["--host", host, "--instance", str(number)]
-    with asked(platform.edge, PATHS[service]):
+
+    def ask(over: threading.Event) -> None:  # an instance with nothing to do has nothing to draw
+        client = Edge(platform.edge.url, platform.ca)
+        while not over.wait(0.005):
+            client.get(PATHS[service])
+
+    with at_work(*[ask] * 4):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
     graph = (ROOT / done.stdout.splitlines()[-1]).read_text()

@@ -15,10 +15,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from secrets import token_hex
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter
+from pydantic import TypeAdapter
 
 from servicekit import position
 from servicekit.database import Session
@@ -66,12 +68,21 @@ Query = Callable[[Session], Kept | None]
 
 @dataclass(frozen=True)
 class Kind(Generic[Kept]):
-    """What is kept: its name, how it is written and read, and its version, which grows with each change."""
+    """What is kept: its name, the dataclass of its rows, and a row's version, which grows with each change."""
 
     name: str
-    write: Callable[[Kept], str]
-    read: Callable[[str], Kept]
+    row: type[Kept]
     version: Callable[[Kept], int]
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Kept]:
+        return TypeAdapter(self.row)
+
+    def write(self, row: Kept) -> str:
+        return self._adapter.dump_json(row).decode()
+
+    def read(self, text: str) -> Kept:
+        return self._adapter.validate_json(text)
 
 
 class ReadCache:

@@ -2,10 +2,9 @@
 
 import base64
 import binascii
-import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -31,17 +30,7 @@ class Item:
     updated_at: datetime  # another one after every change: it is the item's version
 
 
-def _write(item: Item) -> str:
-    return json.dumps(asdict(item), default=str)
-
-
-def _read(text: str) -> Item:
-    row = json.loads(text)
-    times = (datetime.fromisoformat(row[name]) for name in ("created_at", "updated_at"))
-    return Item(UUID(row["id"]), row["title"], row["body"], *times)
-
-
-KEPT = Kind("item", _write, _read, lambda item: microseconds(item.updated_at))
+KEPT = Kind("item", Item, lambda item: microseconds(item.updated_at))
 
 
 def kept_as(owner: UUID, item_id: UUID) -> str:

@@ -1,7 +1,6 @@
 """Users: the table api.users. A row is made from a token's claims when its owner first writes or asks for it."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -21,17 +20,7 @@ class User:
     updated_at: datetime  # another, later one after every change: it is the row's version
 
 
-def _write(user: User) -> str:
-    return json.dumps(asdict(user), default=str)
-
-
-def _read(text: str) -> User:
-    row = json.loads(text)
-    times = (datetime.fromisoformat(row[name]) for name in ("created_at", "updated_at"))
-    return User(UUID(row["id"]), row["email"], row["display_name"], *times)
-
-
-KEPT = Kind("user", _write, _read, lambda user: microseconds(user.updated_at))
+KEPT = Kind("user", User, lambda user: microseconds(user.updated_at))
 
 
 def find(session: Session, user_id: UUID) -> User | None:
