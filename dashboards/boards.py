@@ -52,7 +52,16 @@ class _Annotation(Builder[AnnotationQuery]):
         return self._marks
 
 
+RELEASES = 'count by (job, version) ({__name__=~".+_build_info", __name__!="go_build_info", host!=""}%s)'
+
 ANNOTATIONS = (
+    _Annotation(
+        "Releases",
+        f"{RELEASES % ''} unless {RELEASES % ' offset 2m'}",
+        "{{job}} {{version}}",
+        "green",
+        empty_when="nothing has been deployed in the time shown",
+    ),
     _Annotation(
         "Starts of services",
         'max by (job, instance) (process_start_time_seconds{job!~"node|prometheus", host!=""}) * 1000',

@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if self.path == "/operators/session" and "__Host-operations=good" not in self.headers.get("Cookie", ""):
-            status = 401
+            status = 503 if "__Host-operations=away" in self.headers.get("Cookie", "") else 401
         text = json.dumps({"port": PORT, "path": self.path, "headers": dict(self.headers)}).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))

@@ -18,6 +18,8 @@ for file in ops.js index.html session/check; do
 done
 is 'a question with the cookie' "$(status -b '__Host-operations=good' "https://localhost:$ops/")" 200
 is 'one with a bad cookie' "$(status -b '__Host-operations=bad' "https://localhost:$ops/prometheus/")" 401
+is 'a question that nobody can answer' "$(status -b '__Host-operations=away' "https://localhost:$ops/prometheus/")" 503
+grep -iq '^retry-after: ' /tmp/head || fail 'nobody says when to come back'
 is 'a tool, with the cookie and a name that is another' "$(status -u "somebody:x" -b 'mine=1; __Host-operations=good; other=2' "https://localhost:$ops/prometheus/-/healthy")" 200
 python3 - <<'P'
 import json
