@@ -6,6 +6,7 @@ whole e-mail addresses; nothing here could tell them from other text.
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -16,14 +17,26 @@ from opentelemetry import trace
 _handler: "logging.StreamHandler[TextIO]" = logging.StreamHandler(sys.stdout)
 _events = logging.getLogger("servicekit.events")
 
+_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}  # syslog's
+
+
+def _to_journal() -> bool:
+    """Whether standard output is the journal's, as systemd.exec(5) says how to tell."""
+    output = os.fstat(1)
+    return os.environ.get("JOURNAL_STREAM") == f"{output.st_dev}:{output.st_ino}"
+
 
 class JsonFormatter(logging.Formatter):
-    """Renders a record as JSON; `service` and `instance` say who speaks."""
+    """Renders a record as JSON; `service` and `instance` say who speaks.
+
+    The journal gets the line's priority before it, and takes it off (sd-daemon(3)).
+    """
 
     def __init__(self, service: str, instance: str) -> None:
         super().__init__()
         self._service = service
         self._instance = instance
+        self._to_journal = _to_journal()
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -46,7 +59,8 @@ class JsonFormatter(logging.Formatter):
             line["stack"] = self.formatException(record.exc_info)
         if "event" not in record.__dict__:
             line["logger"] = record.name
-        return json.dumps(line, default=str)  # ASCII only, so a lone surrogate cannot break the stream
+        priority = f"<{_PRIORITIES[record.levelname]}>" if self._to_journal else ""
+        return priority + json.dumps(line, default=str)  # ASCII only, so a lone surrogate cannot break the stream
 
 
 def configure(service: str, instance: str) -> None:
