@@ -1,7 +1,7 @@
 # The verbs of Belvedere. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down info test lint unit roles platform faults alarms bench explain profile docs lock
+.PHONY: help up down info test lint unit roles platform faults changes alarms bench explain profile docs lock
 
 # A set PYTHONUNBUFFERED slows Ansible's pipelining down.
 unexport PYTHONUNBUFFERED
@@ -50,8 +50,12 @@ platform: .venv/installed ## Ask the running platform, from outside
 faults: .venv/installed ## Break the running local platform, fault by fault, and count what it cost
 	@pytest tests/faults
 
+changes: .venv/installed ## Deploy, update, renew, replace and rotate on the running local platform under load, and count what it cost
+	@pytest tests/changes
+
 alarms: .venv/installed ## Break the running local platform until each alert fires, and see who is told
 	@pytest tests/alarms
+
 bench: .venv/installed ## How fast the services are, as ratios: a table, its history and its picture in docs/bench.md
 	@tools/apt postgresql pgbouncer nginx libnginx-mod-http-set-misc wrk
 	@cd tests && python -m bench $(ARGS)

@@ -41,6 +41,12 @@ def wait_until(what: str, ask: Callable[[], T], seconds: float = 30, every: floa
         time.sleep(every)
 
 
+def docker(*arguments: str) -> str:
+    """What it prints, about a local host."""
+    done = subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip()
+
+
 @contextmanager
 def at_work(*works: Callable[[threading.Event], None]) -> Iterator[None]:
     """Let each go on in a thread of its own until the end of the block, which the event tells."""
@@ -299,6 +305,11 @@ def whole(platform: Platform) -> bool:
     expected = [("leader", "running")] + [("quorum_standby", "streaming")] * (len(members) - 1)
     assert roles == expected, members
     return True
+
+
+def configure(platform: Platform, **variables: object) -> None:
+    """Apply the data tier's playbook, with other variables than the inventory's."""
+    platform.ansible("ansible-playbook", "playbooks/data.yml", "--extra-vars", json.dumps(variables), timeout=600)
 
 
 def assert_problem(response: requests.Response, status: int) -> dict[str, Any]:

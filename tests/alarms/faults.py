@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
-from belvedere_platform import Edge, Platform, wait_until
+from belvedere_platform import Edge, Platform, docker, wait_until
 
 Labels = dict[str, str]
 
@@ -51,11 +51,6 @@ NOT_MADE = {
     "SloBudgetBurnsSlowly": "its windows are days; where it fires sooner, SloBudgetBurnsFast holds it back",
     "ValkeyEvicts": "takes 25 minutes of more writes than fit",
 }
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, timeout=60)
-    return done.stdout.strip()
 
 
 def replicas(platform: Platform) -> list[str]:

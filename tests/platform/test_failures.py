@@ -1,7 +1,6 @@
 """What breaks costs little: an instance that hangs, a host that dies. Each test puts right what it broke."""
 
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from belvedere_platform import Edge, Platform, wait_until
+from belvedere_platform import Edge, Platform, docker, wait_until
 
 pytestmark = pytest.mark.disruptive
 
@@ -124,12 +123,12 @@ def test_an_app_host_that_dies_costs_no_more_than_the_requests_in_flight(platfor
             wait_until("the load runs", lambda: len(load.requests) >= 50)
             assert load.failures() == [], "before anything broke"
             killed = time.monotonic()
-            subprocess.run(["docker", "kill", host], check=True, capture_output=True)
+            docker("kill", host)
             wait_until(
                 "the load went on for a while without the host", lambda: time.monotonic() > killed + 20, seconds=25
             )
     finally:
-        subprocess.run(["docker", "start", host], check=True, capture_output=True)
+        docker("start", host)
     failures = load.failures()
     print(f"{len(load.requests)} requests, slowest {max(each[2] for each in load.requests):.1f} s, failed: {failures}")
     assert [each for each in failures if each[1].startswith("GET")] == [], "a read is tried again elsewhere"

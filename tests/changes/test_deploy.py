@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from belvedere_platform import ROOT, Platform, wait_until
-from faults.ledger import Ledger, Watch
+from ledger import Ledger, Watch
 
 RELEASE = re.compile(r'^api_build_info\{version="([^"]+)"\} 1', re.MULTILINE)
 

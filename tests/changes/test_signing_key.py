@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jwt
 import requests
 from belvedere_platform import PASSWORD, Edge, Platform, at_work
-from faults.ledger import PATIENCE, PAUSE, Watch
+from ledger import PATIENCE, PAUSE, Watch
 
 
 def repeating(act: Callable[[Edge], None], edge: Edge) -> Callable[[threading.Event], None]:

@@ -127,3 +127,9 @@ def _read(client: Edge, ledger: Ledger, stop: threading.Event) -> None:
             ledger.reads.append(time.monotonic())
         else:
             ledger.failed_reads.append(f"{answer.status_code} {answer.text[:200]}")
+
+
+def report(ledger: Ledger, writes_within: float) -> None:
+    writes, reads = f"{ledger.without_writes:.1f} s without writes", f"{ledger.without_reads:.1f} s without reads"
+    print(f"{ledger.fault}: {writes} (bound {writes_within:g}), {reads}")
+    assert ledger.without_writes <= 2 * writes_within
