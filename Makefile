@@ -45,6 +45,7 @@ roles: .venv/installed ## Each role's scenario, or one: make roles ROLE=pgbounce
 	@python tests/roles.py $(ROLE)
 
 platform: .venv/installed ## Ask the running platform, from outside
+	@tools/apt chromium
 	@pytest tests/platform
 
 faults: .venv/installed ## Break the running local platform, fault by fault, and count what it cost

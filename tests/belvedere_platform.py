@@ -296,6 +296,11 @@ class Platform:
         )
         return done
 
+    def grant(self, email: str, operator: bool) -> None:
+        """Make an account an operator, or none any more."""
+        values = json.dumps({"email": email, "operator": operator})
+        self.ansible("ansible-playbook", "playbooks/grant_operator.yml", "--extra-vars", values, timeout=120)
+
 
 def whole(platform: Platform) -> bool:
     """Whether one primary runs and all other members stream from it, ready to take its place."""

@@ -15,14 +15,9 @@ def email(platform: Platform) -> Iterator[str]:
     """An account, which is made an operator, and is none any more in the end."""
     email = f"{uuid.uuid4().hex}@example.com"
     platform.edge.post("/register", json={"email": email, "password": PASSWORD})
-    grant(platform, email, True)
+    platform.grant(email, operator=True)
     yield email
-    grant(platform, email, False)
-
-
-def grant(platform: Platform, email: str, operator: bool) -> None:
-    arguments = ("--extra-vars", f"email={email}", "--extra-vars", f"operator={operator}")
-    platform.ansible("ansible-playbook", "playbooks/grant_operator.yml", *arguments, timeout=120)
+    platform.grant(email, operator=False)
 
 
 def browser(platform: Platform) -> requests.Session:
