@@ -69,6 +69,7 @@ class Edge:
     url: str
     ca: str
     token: str | None = None
+    credentials: dict[str, str] = field(default_factory=dict)
     session: requests.Session = field(default_factory=requests.Session)
     repeated: int = 0  # requests that `insist` sent once more
 
@@ -102,14 +103,17 @@ class Edge:
 
     def as_new_user(self) -> "Edge":
         """Register somebody and log in as them."""
-        user = Edge(self.url, self.ca)
-        credentials = {"email": f"{uuid.uuid4().hex}@example.com", "password": PASSWORD}
-        registered = user.post("/register", json=credentials)
+        user = Edge(self.url, self.ca, credentials={"email": f"{uuid.uuid4().hex}@example.com", "password": PASSWORD})
+        registered = user.post("/register", json=user.credentials)
         assert registered.status_code == 201, registered.text
-        answer = user.post("/login", json=credentials)
-        assert answer.status_code == 200, answer.text
-        user.token = answer.json()["access_token"]
+        user.log_in()
         return user
+
+    def log_in(self) -> None:
+        """Get a new token: one is good for 15 minutes."""
+        answer = self.post("/login", json=self.credentials, headers={"Authorization": ""})
+        assert answer.status_code == 200, answer.text
+        self.token = answer.json()["access_token"]
 
 
 @dataclass

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -21,6 +21,7 @@ from belvedere_platform import Edge, Platform, at_work, wait_until
 WRITERS, READERS = 4, 2
 PAUSE = 0.05  # seconds between two requests of a client
 PATIENCE = 35  # seconds for one answer; Nginx gives up after 30
+RENEWED = 300  # seconds after which clients get a new token
 
 
 @dataclass
@@ -81,10 +82,11 @@ Watch = Callable[[str], AbstractContextManager[Ledger]]
 def clients(platform: Platform, user: Edge, ledger: Ledger) -> Iterator[None]:
     """Run the clients; afterwards the ledger is settled."""
     run = uuid.uuid4().hex
+    user.log_in()
     edges = [Edge(user.url, user.ca, user.token) for _ in range(WRITERS + READERS)]
     writers = [partial(_write, edge, ledger, f"{run}-{n}") for n, edge in enumerate(edges[:WRITERS])]
     readers = [partial(_read, edge, ledger) for edge in edges[WRITERS:]]
-    with at_work(*writers, *readers):
+    with at_work(*writers, *readers, partial(_stay_logged_in, user, edges)):
         try:
             ledger.writes_go_on(20)  # before anything breaks
             ledger.begun = time.monotonic()
@@ -94,6 +96,14 @@ def clients(platform: Platform, user: Edge, ledger: Ledger) -> Iterator[None]:
             ledger.ended = time.monotonic()
     ledger.repeated = sum(edge.repeated for edge in edges)
     ledger.settle(platform, run)
+
+
+def _stay_logged_in(user: Edge, edges: list[Edge], stop: threading.Event) -> None:
+    while not stop.wait(RENEWED):
+        with suppress(requests.RequestException, AssertionError):  # while nobody can: the next time
+            user.log_in()
+            for edge in edges:
+                edge.token = user.token
 
 
 def _write(client: Edge, ledger: Ledger, name: str, stop: threading.Event) -> None:
