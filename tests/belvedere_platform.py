@@ -111,7 +111,7 @@ class Edge:
 
     def log_in(self) -> None:
         """Get a new token: one is good for 15 minutes."""
-        answer = self.post("/login", json=self.credentials, headers={"Authorization": ""})
+        answer = self.post("/login", json=self.credentials)
         assert answer.status_code == 200, answer.text
         self.token = answer.json()["access_token"]
 
