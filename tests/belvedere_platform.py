@@ -20,6 +20,7 @@ from urllib3.exceptions import ProtocolError
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSWORD = "a long enough password"
+DATA = "/var/lib/postgresql/17"  # PostgreSQL's, on its hosts
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 
 T = TypeVar("T")

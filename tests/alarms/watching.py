@@ -65,6 +65,7 @@ class Watch:
 
     def told(self, since: float = 0) -> list[dict[str, Any]]:
         """The notifications, in their order."""
+        # The first notification makes the file.
         lines = self.platform.ssh("obs1", "sudo cat /run/alarms/told 2>/dev/null || true").splitlines()
         return [notification for notification in map(json.loads, lines) if notification["at"] >= since]
 

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import pytest
-from belvedere_platform import ROOT, Platform, configure, docker, wait_until
+from belvedere_platform import DATA, ROOT, Platform, configure, docker, wait_until
 from ledger import Watch, report
-
-DATA = "/var/lib/postgresql/17"
 
 
 def test_every_password_changes_and_no_request_fails(platform: Platform, watch: Watch) -> None:

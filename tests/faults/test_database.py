@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from belvedere_platform import Platform, configure, docker, wait_until
+from belvedere_platform import DATA, Platform, configure, docker, wait_until
 from ledger import Watch, report
 
 
@@ -43,9 +43,6 @@ def cut_off(host: str) -> Iterator[None]:
         yield
     finally:
         docker("exec", host, "nft", "delete", "table", "inet", "cut_off")
-
-
-DATA = "/var/lib/postgresql/17"
 
 
 @contextmanager

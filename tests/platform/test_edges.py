@@ -56,7 +56,9 @@ def hang_nginx(platform: Platform, edge: str) -> Callable[[], object]:
 
 
 def lose_host(platform: Platform, edge: str) -> Callable[[], object]:
-    platform.ssh(edge, f"sudo systemd-run --quiet --on-active=40 sh -c '{CONNECT} || true'")  # should this test die
+    platform.ssh(
+        edge, f"sudo systemd-run --quiet --on-active=40 sh -c '{CONNECT} || true'"
+    )  # should this test die; by then it is mostly mended
     platform.ssh(edge, "sudo nft --file -", ISOLATED.format(control=platform.facts["control_addresses"][0]))
     return lambda: platform.ssh(edge, CONNECT)
 
