@@ -56,9 +56,8 @@ def hang_nginx(platform: Platform, edge: str) -> Callable[[], object]:
 
 
 def lose_host(platform: Platform, edge: str) -> Callable[[], object]:
-    platform.ssh(
-        edge, f"sudo systemd-run --quiet --on-active=40 sh -c '{CONNECT} || true'"
-    )  # should this test die; by then it is mostly mended
+    # Should this test die; by then it is mostly mended.
+    platform.ssh(edge, f"sudo systemd-run --quiet --on-active=40 sh -c '{CONNECT} || true'")
     platform.ssh(edge, "sudo nft --file -", ISOLATED.format(control=platform.facts["control_addresses"][0]))
     return lambda: platform.ssh(edge, CONNECT)
 
