@@ -1,10 +1,12 @@
 """What tests of a running platform share. The conftest.py of each folder of them takes it from here."""
 
 import json
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from belvedere_platform import ROOT, Edge, Platform
+from belvedere_platform import PASSWORD, ROOT, Edge, Platform
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,3 +61,13 @@ def anonymous(platform: Platform) -> Edge:
 def user(platform: Platform) -> Edge:
     """A user who is logged in."""
     return platform.edge.as_new_user()
+
+
+@pytest.fixture(scope="session")
+def operator(platform: Platform) -> Iterator[str]:
+    """The e-mail address of an account that is an operator's, until the tests end."""
+    email = f"{uuid.uuid4().hex}@example.com"
+    platform.edge.post("/register", json={"email": email, "password": PASSWORD})
+    platform.grant(email, operator=True)
+    yield email
+    platform.grant(email, operator=False)

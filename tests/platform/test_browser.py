@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,17 +33,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def page(platform: Platform, browser: Browser) -> Iterator[Page]:
+def page(platform: Platform, browser: Browser, operator: str) -> Iterator[Page]:
     """A browser's page, of an operator who has logged in."""
-    email = f"{uuid.uuid4().hex}@example.com"
-    platform.edge.post("/register", json={"email": email, "password": PASSWORD})
-    platform.grant(email, operator=True)
     # Whether the certificate is good is asked elsewhere; a browser knows public CAs only.
     context = browser.new_context(ignore_https_errors=True, viewport={"width": 1400, "height": 900})
     page = context.new_page()
     page.goto(platform.url("ops"))
     expect(page).to_have_title("Operations: log in")
-    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("E-mail").fill(operator)
     page.get_by_label("Password").fill("another than the right one")
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("alert")).not_to_be_empty()
@@ -53,7 +49,6 @@ def page(platform: Platform, browser: Browser) -> Iterator[Page]:
     expect(page).to_have_title(f"Belvedere ({platform.name}) operations")
     yield page
     context.close()
-    platform.grant(email, operator=False)
 
 
 @pytest.fixture

@@ -1,23 +1,12 @@
 """The operations pages are seen by operators, and by nobody else."""
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 import requests
 from belvedere_platform import PASSWORD, Platform, wait_until
 
 COOKIE = "__Host-operations"
-
-
-@pytest.fixture(scope="module")
-def email(platform: Platform) -> Iterator[str]:
-    """An account, which is made an operator, and is none any more in the end."""
-    email = f"{uuid.uuid4().hex}@example.com"
-    platform.edge.post("/register", json={"email": email, "password": PASSWORD})
-    platform.grant(email, operator=True)
-    yield email
-    platform.grant(email, operator=False)
 
 
 def browser(platform: Platform) -> requests.Session:
@@ -51,9 +40,9 @@ def test_a_user_who_is_no_operator_is_refused(platform: Platform) -> None:
     assert seen(platform, session, "/prometheus/").status_code == 401
 
 
-def test_an_operator_sees_the_tools_until_they_log_out(platform: Platform, email: str) -> None:
+def test_an_operator_sees_the_tools_until_they_log_out(platform: Platform, operator: str) -> None:
     session = browser(platform)
-    assert log_in(platform, session, email).status_code == 204
+    assert log_in(platform, session, operator).status_code == 204
     cookie = next(each for each in session.cookies if each.name == COOKIE)
     assert cookie.secure
     assert seen(platform, session, "/prometheus/api/v1/query?query=up").json()["status"] == "success"
@@ -70,11 +59,11 @@ def test_an_access_token_opens_nothing_here(platform: Platform) -> None:
 
 
 @pytest.mark.needs("victorialogs")
-def test_who_looked_at_what_is_logged(platform: Platform, email: str) -> None:
+def test_who_looked_at_what_is_logged(platform: Platform, operator: str) -> None:
     session = browser(platform)
-    log_in(platform, session, email)
+    log_in(platform, session, operator)
     request_id = seen(platform, session, "/prometheus/api/v1/query?query=up").headers["X-Request-Id"]
-    query = f'event:=operations_request user:="{email}" route:="/prometheus/" request_id:={request_id}'
+    query = f'event:=operations_request user:="{operator}" route:="/prometheus/" request_id:={request_id}'
     assert wait_until("VictoriaLogs has the operator's request", lambda: platform.logs(query))
 
 
