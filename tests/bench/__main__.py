@@ -94,14 +94,18 @@ class Bench:
         return {"auth_request": figures["guarded"] / figures["open"]}
 
     def reading(self, turn: int) -> Ratios:
-        """api"""
+        """api, comments"""
         stack = self.stack
         figures = self._figures(
             turn,
             queries=lambda: queries(stack, SECONDS),
-            reads=lambda: requests(stack.api, "/", SECONDS, self.token, stack.folder / "paths").rate,
+            reads=lambda: self.reads(stack.api, SECONDS),
+            uncommented=lambda: self.reads(stack.uncommented, SECONDS),
         )
-        return {"api": figures["reads"] / figures["queries"]}
+        return {
+            "api": figures["reads"] / figures["queries"],
+            "comments": figures["reads"] / figures["uncommented"],
+        }
 
     def _figures(self, turn: int, **measure: Callable[[], float]) -> dict[str, float]:
         """Take each figure, every other time in the opposite order: a machine that gets slower favours none."""
@@ -115,6 +119,9 @@ class Bench:
 
     def _validations(self, seconds: int = SECONDS, connections: int = CONNECTIONS) -> Served:
         return requests(self.stack.auth, "/validate", seconds, self.token, connections=connections)
+
+    def reads(self, ports: list[int], seconds: int) -> float:
+        return requests(ports, "/", seconds, self.token, self.stack.folder / "paths").rate
 
     def _logins(self) -> float:
         with Flood(self.stack.auth, self.emails) as flood:
@@ -135,7 +142,7 @@ def prepare(stack: Stack) -> Bench:
     answer = ask(stack.auth[0], "/login", {"email": emails[0], "password": PASSWORD})
     bench = Bench(stack, Listener([stack.postgres]), str(json.loads(answer)["access_token"]), emails)
     first_path = (stack.folder / "paths").read_text().splitlines()[0]
-    for port in stack.api:
+    for port in [*stack.api, *stack.uncommented]:
         ask(port, first_path, token=bench.token)
     ask(stack.static, "/guarded/file.txt", token=bench.token)
     try:
@@ -145,7 +152,8 @@ def prepare(stack: Stack) -> Bench:
     else:
         raise BenchError("auth_request lets a wrong token pass")
     for _ in range(2):
-        requests(stack.api, "/", 1, bench.token, stack.folder / "paths")
+        for ports in (stack.api, stack.uncommented):
+            bench.reads(ports, 1)
         requests(stack.hello, "/hello", 1)
         for ports in (stack.auth, stack.tenth, stack.untraced, stack.silent):
             requests(ports, "/validate", 1, bench.token)

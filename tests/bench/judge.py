@@ -29,6 +29,7 @@ ROWS = (
     Row("nginx", "/validate through Nginx (TLS off) ÷ direct", 0.75, 0.85),
     Row("auth_request", "static behind a cached auth_request ÷ static", 0.68, 0.8),
     Row("api", "api read of one row ÷ pgbench's same query, both through PgBouncer", 0.09, 0.15),
+    Row("comments", "api read with trace context in its statements ÷ without", 0.85, 0.95),
     Row("telemetry", "/validate with all telemetry ÷ with none", 0.85, 0.95),
     Row("telemetry_10", "the same, with every tenth trace kept", 0.85, 0.95),
     Row("telemetry_0", "the same, with no trace kept", 0.85, 0.95),

@@ -50,6 +50,7 @@ class Stack:
     silent: list[int]  # auth without telemetry
     hello: list[int]
     api: list[int]
+    uncommented: list[int]  # api without trace context in its statements
     pooler: int
     edge: int
     static: int
@@ -122,8 +123,24 @@ def running() -> Iterator[Stack]:
             "JWKS_URL": f"http://127.0.0.1:{auth[0]}/.well-known/jwks.json",
         }
         api = start.instances("api", service, "api:create_app()", api_settings, "/readyz")
+        uncommented = start.instances("uncommented", service, "bench.uncommented:create()", api_settings, "/readyz")
         edge, static = start.nginx(auth)
-        yield Stack(folder, postgres, auth, tenth, untraced, silent, hello, api, pooler, edge, static, sink, sampling)
+        yield Stack(
+            folder,
+            postgres,
+            auth,
+            tenth,
+            untraced,
+            silent,
+            hello,
+            api,
+            uncommented,
+            pooler,
+            edge,
+            static,
+            sink,
+            sampling,
+        )
 
 
 class Starter:
