@@ -41,6 +41,7 @@ class Cause:
 NOT_MADE = {
     "BackupTooOld": "takes 30 hours without a backup",
     "ClockSkewed": "all local hosts have the clock of the one machine they run on",
+    "JourneyProbeMissing": "takes a platform that never had the probe",
     "LoginsFromNewNetworks": "takes logins from many networks, and here all clients have one",
     "LoginsLocked": "takes failed logins from many addresses, and here all clients have one",
     "MemoryPressure": "would starve the machine that all local hosts share, for ten minutes",
