@@ -65,7 +65,7 @@ def test_a_service_comes_and_goes_by_its_declaration_alone(platform: Platform, c
 
 
 def has_all_that_a_service_has(platform: Platform, checkout: Path, answer: str) -> None:
-    assert re.search(r"HTTP/\S+ 201", answer), answer
+    assert re.search(r"^HTTP/\S+ 201", answer, re.MULTILINE), answer
     request_id = re.findall(r"^x-request-id: (\w{32})", answer, re.MULTILINE | re.IGNORECASE)[-1]
     order_id = re.findall(r'"id": ?"([0-9a-f-]{36})"', answer)[-1]
 
