@@ -38,7 +38,7 @@ class BenchError(Exception):
     """The bench cannot measure; the text says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stack:
     """Where everything listens: lists of ports, one for each instance."""
 
@@ -126,20 +126,20 @@ def running() -> Iterator[Stack]:
         uncommented = start.instances("uncommented", service, "bench.uncommented:create()", api_settings, "/readyz")
         edge, static = start.nginx(auth)
         yield Stack(
-            folder,
-            postgres,
-            auth,
-            tenth,
-            untraced,
-            silent,
-            hello,
-            api,
-            uncommented,
-            pooler,
-            edge,
-            static,
-            sink,
-            sampling,
+            folder=folder,
+            postgres=postgres,
+            auth=auth,
+            tenth=tenth,
+            untraced=untraced,
+            silent=silent,
+            hello=hello,
+            api=api,
+            uncommented=uncommented,
+            pooler=pooler,
+            edge=edge,
+            static=static,
+            sink=sink,
+            sampling=sampling,
         )
 
 

@@ -119,7 +119,7 @@ def render(routes: Mapping[str, list[Instance]], max_fails: int, fail_timeout: i
 
     Where a service has more than one host, the first instance of each host stands there once more as `backup`, and
     passive checks cannot rule that entry out. So a stall that rules out every member at once does not make Nginx
-    answer 502 for fail_timeout without asking anybody, and no instance idles as a reserve.
+    fail every request for fail_timeout without asking anybody, and no instance idles as a reserve.
     """
     lines = ["# Written by belvedere-upstreams."]
     for service, members in routes.items():
