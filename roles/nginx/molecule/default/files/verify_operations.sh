@@ -67,7 +67,7 @@ grep -q '"path": "/upload"' /tmp/body || fail "the journal went to $(cat /tmp/bo
 is 'a question to the journal' "$(mutual "https://localhost:$ingest/upload")" 403
 is 'another path' "$(mutual --data x "https://localhost:$ingest/select/logsql/query")" 404
 is 'metrics without a certificate' "$(status "https://localhost:$metrics/nginx")" 400
-is 'metrics of an exporter that does not run' "$(mutual "https://localhost:$metrics/nginx")" 503
+is 'metrics of an exporter that does not run' "$(mutual "https://localhost:$metrics/nginx")" 502
 is 'other paths' "$(mutual "https://localhost:$metrics/")" 404
 curl --silent --max-time 5 http://127.0.0.1:8080/stub_status | grep -q '^Active connections' || fail 'no stub_status'
 
