@@ -41,9 +41,7 @@ class Tools:
 
     def lines(self, request_id: str) -> list[Json]:
         """The log lines of the request, oldest first."""
-        # PostgreSQL's own lines have it in the comment that a service puts behind each statement.
-        own = f'{request_id} _msg:~"traceparent=\'00-{request_id}"'
-        query = f"trace_id:={request_id} or ({own}) | sort by (_time)"
+        query = f"trace_id:={request_id} | sort by (_time)"
         answer = self._get("logs", "/select/logsql/query", query=query, limit=1000)
         if answer is None:
             return []

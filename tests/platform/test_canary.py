@@ -6,11 +6,13 @@ control: what the store must hold, since the same requests brought it there.
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from belvedere_platform import Edge, Platform, wait_until
+from belvedere_platform import Edge, Platform, assert_problem, wait_until
 
 # Runs on a host as root, with its arguments in itself: sudo logs command lines.
 SEARCH = """
@@ -50,10 +52,32 @@ class Traces:
         return made
 
 
+@contextmanager
+def tables_locked(platform: Platform, seconds: float, times: int = 1) -> Iterator[None]:
+    """Whoever writes waits for so long, again and again: statements are slow, or fail."""
+    tables = "auth.accounts, auth.sessions, auth.refresh_tokens, auth.mail_tokens, api.users, api.items, api.idempotency_keys"
+    lock = f"begin; lock table {tables} in share mode; select pg_sleep({seconds}); rollback; select pg_sleep(0.1);\n"
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(platform.sql, platform.primary(), lock * times, timeout=seconds * times + 30)
+        time.sleep(1)
+        yield
+        held.result()
+
+
 @pytest.fixture(scope="module")
 def canary(platform: Platform) -> Traces:
-    """Requests of every kind that brings secrets, good and bad."""
+    """Requests of every kind that brings secrets, good and bad, and some whose statements are slow or fail."""
     seen = Traces(since=int(time.time()) - 1)
+    ask_with_secrets(platform, seen)
+    with tables_locked(platform, 0.4, times=20):
+        ask_with_secrets(platform, seen)
+    with tables_locked(platform, 8):  # longer than a service's role waits for a lock
+        email, password = f"{seen.secret('an e-mail address that cannot be written')}@example.com", uuid.uuid4().hex
+        assert_problem(platform.edge.post("/register", json={"email": email, "password": password}), 503)
+    return seen
+
+
+def ask_with_secrets(platform: Platform, seen: Traces) -> None:
     client = Edge(platform.edge.url, platform.ca)
     email, password = f"{seen.secret('an e-mail address')}@example.com", seen.secret("a password")
     account = {"email": email, "password": password}
@@ -108,6 +132,7 @@ def test_no_secret_is_in_victorialogs(platform: Platform, canary: Traces) -> Non
         times = {"start": canary.since, "end": int(time.time()) + 1}
         text = platform.ask("logs", "/select/logsql/query", query="*", **times).text
         assert text.count(canary.failed_login) >= 2, "the failed login's lines, the edge's and auth's, are not there"
+        assert '"event":"slow_query"' in text, "no statement was slow"
         return text
 
     text = wait_until("VictoriaLogs has the failed login", lines)

@@ -440,9 +440,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def _traced(sql: str) -> str:
-    """The statement with its span in a comment, so that what PostgreSQL logs of it leads to its trace.
+    """The statement with its span in a comment, so that what PostgreSQL shows of it while it runs leads to its trace.
 
-    In one line: the journal makes an entry of each, and only one would have the comment. Values come in later.
+    In one line, as where it is shown. Values come in later.
     """
     parent = traceparent()
     return f"{_in_one_line(sql)} /*traceparent='{parent}'*/" if parent else sql
