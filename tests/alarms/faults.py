@@ -114,15 +114,19 @@ def database_stopped(platform: Platform) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def replica_receives_nothing(platform: Platform) -> Iterator[None]:
-    replica = replicas(platform)[0]
-    rule = "meta skuid postgres tcp dport 5432 ip daddr != 127.0.0.1 reject with tcp reset"
-    table = f"table inet alarm {{ chain output {{ type filter hook output priority -100; {rule}; }} }}"
-    platform.ssh(replica, "sudo nft -f -", table)
+def refused(platform: Platform, host: str, rule: str) -> Iterator[None]:
+    """What leaves the host and matches the rule of nftables is refused."""
+    chain = f"chain output {{\ntype filter hook output priority -100\n{rule} reject with tcp reset\n}}\n"
+    platform.ssh(host, "sudo nft -f -", f"table inet alarm {{\n{chain}}}\n")
     try:
         yield
     finally:
-        platform.ssh(replica, "sudo nft delete table inet alarm")
+        platform.ssh(host, "sudo nft delete table inet alarm")
+
+
+def replica_receives_nothing(platform: Platform) -> AbstractContextManager[None]:
+    rule = "meta skuid postgres tcp dport 5432 ip daddr != 127.0.0.1"
+    return refused(platform, replicas(platform)[0], rule)
 
 
 def replica_replays_nothing(platform: Platform) -> AbstractContextManager[None]:
@@ -354,16 +358,10 @@ def errors_logged(platform: Platform) -> AbstractContextManager[None]:
     return running(platform, "app2", "alarm-errors", ERRORS)
 
 
-@contextmanager
-def log_rules_unanswered(platform: Platform) -> Iterator[None]:
+def log_rules_unanswered(platform: Platform) -> AbstractContextManager[None]:
     """VictoriaLogs refuses vmalert, and nobody else."""
-    rule = "meta skuid $(ps -o uid= -C vmalert) tcp dport 9428 reject with tcp reset"
-    chain = f"chain output {{ type filter hook output priority -100; {rule}; }}"
-    platform.ssh("obs1", f'echo "table inet alarm {{ {chain} }}" | sudo nft -f -')
-    try:
-        yield
-    finally:
-        platform.ssh("obs1", "sudo nft delete table inet alarm")
+    user = platform.ssh("obs1", "ps -o uid= -C vmalert").strip()
+    return refused(platform, "obs1", f"meta skuid {user} tcp dport 9428")
 
 
 def deploy_broken(platform: Platform) -> AbstractContextManager[None]:
