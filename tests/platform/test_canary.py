@@ -55,7 +55,7 @@ class Traces:
 @contextmanager
 def tables_locked(platform: Platform, seconds: float, times: int = 1) -> Iterator[None]:
     """Whoever writes waits for so long, again and again: statements are slow, or fail."""
-    tables = "auth.accounts, auth.sessions, auth.refresh_tokens, auth.mail_tokens, api.users, api.items, api.idempotency_keys"
+    tables = "auth.accounts, auth.sessions, auth.refresh_tokens, auth.mail_tokens, api.users, api.items"
     lock = f"begin; lock table {tables} in share mode; select pg_sleep({seconds}); rollback; select pg_sleep(0.1);\n"
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(platform.sql, platform.primary(), lock * times, timeout=seconds * times + 30)
