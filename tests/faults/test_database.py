@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from belvedere_platform import DATA, Platform, configure, docker, wait_until
+from belvedere_platform import DATA, Platform, configure, docker, wait_until, whole
 from ledger import Watch, report
 
 
@@ -78,6 +78,17 @@ def small_disk(platform: Platform, replica: str, image: Path) -> Iterator[None]:
         image.unlink()
 
 
+@contextmanager
+def archive_away(platform: Platform) -> Iterator[None]:
+    """Nobody answers where WAL is kept: who becomes primary asks there for what comes next."""
+    (host,) = platform.groups["backup"]
+    platform.ssh(host, "sudo systemctl stop pgbackrest-repository", timeout=120)
+    try:
+        yield
+    finally:
+        platform.ssh(host, "sudo systemctl start pgbackrest-repository")
+
+
 def takes_a_write(host: str) -> bool:
     """Whether PostgreSQL on the host, asked on the host itself, takes a write that waits for no replica."""
     statement = "set synchronous_commit = off; create table split_brain (); drop table split_brain"
@@ -119,6 +130,15 @@ def test_the_primary_s_host_is_lost(platform: Platform, primary: str, watch: Wat
     with watch("primary's host lost") as ledger, stopped(primary):
         wait_until("another member leads", lambda: another_leads(platform, primary), seconds=60)
         ledger.writes_go_on()
+    report(ledger, writes_within=30)
+
+
+def test_the_primary_s_host_is_lost_while_the_archive_is_away(platform: Platform, primary: str, watch: Watch) -> None:
+    with archive_away(platform):
+        with watch("primary's host lost, and the archive away") as ledger, stopped(primary):
+            wait_until("another member leads", lambda: another_leads(platform, primary), seconds=60)
+            ledger.writes_go_on()
+        wait_until("the former primary is back", lambda: whole(platform), seconds=60)
     report(ledger, writes_within=30)
 
 

@@ -119,7 +119,6 @@ def ask_with_secrets(platform: Platform, seen: Traces) -> None:
         stranger.post(path, json={"refresh_token": seen.secret(f"a token to {path}")})
     for path in ("/password/reset", "/password/reset/confirm", "/verify"):
         stranger.post(path, json={"token": seen.secret("a reset token"), "password": seen.secret("a password to set")})
-    return seen
 
 
 def leaks(canary: Traces, found: Callable[[str], bool]) -> list[str]:
