@@ -543,7 +543,7 @@ LOUD = [
     Cause(
         "no instance of api runs",
         service_gone,
-        {"EdgeErrorsHigh": {}, "SloBudgetBurnsFast": {}, "InstanceDown": {"job": "api"}},
+        {"EdgeErrorsHigh": {}, "SloBudgetBurnsFast": {"service": "api"}, "InstanceDown": {"job": "api"}},
         within=600,
         pages=2,
     ),

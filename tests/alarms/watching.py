@@ -109,6 +109,15 @@ class Watch:
         alerts = self.platform.ask("alertmanager", "/api/v2/alerts").json()
         return next((a["labels"]["alertname"] for a in alerts if a["fingerprint"] == fingerprint), fingerprint)
 
+    def fires(self, cause: Cause) -> bool:
+        """Whether one of the cause's alerts fires by now."""
+        alerts = self.platform.ask("prometheus", "/api/v1/alerts").json()["data"]["alerts"]
+        return any(
+            each["state"] == "firing" and matches(each["labels"], alert, labels)
+            for each in alerts
+            for alert, labels in cause.expected.items()
+        )
+
     def works(self, link: str, alert: str) -> bool:
         """Whether the runbook's link leads to the alert's runbook."""
         page, _, anchor = link.partition("#")
