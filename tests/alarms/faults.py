@@ -107,10 +107,6 @@ def postgresql_stopped(platform: Platform) -> AbstractContextManager[None]:
     return stopped(platform, "patroni", hosts=["db2"])
 
 
-def replicas_stopped(platform: Platform) -> AbstractContextManager[None]:
-    return stopped(platform, "patroni", hosts=replicas(platform))
-
-
 def database_stopped(platform: Platform) -> AbstractContextManager[None]:
     return stopped(platform, "patroni", hosts=[*replicas(platform), platform.primary()])
 
@@ -573,7 +569,6 @@ LOUD = [
         pages=0,
     ),
     Cause("etcd's majority is stopped", etcd_majority_stopped, {"EtcdNoQuorum": {}}, within=180, pages=1),
-    Cause("both replicas are stopped", replicas_stopped, {"PoolerNoServer": {"proxy": "replica"}}, within=180, pages=2),
     Cause(
         "PostgreSQL is stopped everywhere",
         database_stopped,
