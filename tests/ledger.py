@@ -82,7 +82,12 @@ Watch = Callable[[str], AbstractContextManager[Ledger]]
 def clients(platform: Platform, user: Edge, ledger: Ledger) -> Iterator[None]:
     """Run the clients; afterwards the ledger is settled."""
     run = uuid.uuid4().hex
-    user.log_in()
+
+    def logged_in() -> bool:
+        user.log_in()
+        return True
+
+    wait_until("the clients' user logs in", logged_in, seconds=20)  # poolers find a whole cluster a moment later
     edges = [Edge(user.url, user.ca, user.token) for _ in range(WRITERS + READERS)]
     writers = [partial(_write, edge, ledger, f"{run}-{n}") for n, edge in enumerate(edges[:WRITERS])]
     readers = [partial(_read, edge, ledger) for edge in edges[WRITERS:]]
