@@ -64,12 +64,13 @@ class Bench:
         }
 
     def validating(self, turn: int) -> Ratios:
-        """validate, nginx, telemetry, telemetry_10, telemetry_0"""
+        """validate, validate_new, nginx, telemetry, telemetry_10, telemetry_0"""
         stack = self.stack
         figures = self._figures(
             turn,
             hello=lambda: requests(stack.hello, "/hello", SECONDS).rate,
             validate=lambda: self._validations().rate,
+            forgetful=lambda: requests(stack.forgetful, "/validate", SECONDS, self.token).rate,
             silent=lambda: requests(stack.silent, "/validate", SECONDS, self.token).rate,
             tenth=lambda: requests(stack.tenth, "/validate", SECONDS, self.token).rate,
             untraced=lambda: requests(stack.untraced, "/validate", SECONDS, self.token).rate,
@@ -77,6 +78,7 @@ class Bench:
         )
         return {
             "validate": figures["validate"] / figures["hello"],
+            "validate_new": figures["forgetful"] / figures["hello"],
             "nginx": figures["nginx"] / figures["validate"],
             "telemetry": figures["validate"] / figures["silent"],
             "telemetry_10": figures["tenth"] / figures["silent"],
@@ -155,7 +157,7 @@ def prepare(stack: Stack) -> Bench:
         for ports in (stack.api, stack.uncommented):
             bench.reads(ports, 1)
         requests(stack.hello, "/hello", 1)
-        for ports in (stack.auth, stack.tenth, stack.untraced, stack.silent):
+        for ports in (stack.auth, stack.forgetful, stack.tenth, stack.untraced, stack.silent):
             requests(ports, "/validate", 1, bench.token)
     return bench
 

@@ -56,7 +56,7 @@ def queries(stack: Stack, seconds: int) -> float:
     script = stack.folder / "pgbench.sql"
     script.write_text(
         f"\\set n random({FIRST_USER}, {FIRST_USER + USERS - 1})\n"
-        f"SELECT id, email, display_name, created_at FROM api.users WHERE id = '{USER_ID}:n';\n"
+        f"SELECT id, email, display_name, created_at, updated_at FROM api.users WHERE id = '{USER_ID}:n';\n"
     )
     command = [program("pgbench"), "--no-vacuum", f"--file={script}", f"--client={CONNECTIONS}", f"--jobs={CORES}"]
     command += [f"--time={seconds}", "--host=127.0.0.1", f"--port={stack.pooler}", "--username=api", "app"]

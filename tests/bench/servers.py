@@ -48,6 +48,7 @@ class Stack:
     tenth: list[int]  # auth that keeps every tenth trace
     untraced: list[int]  # auth that keeps none
     silent: list[int]  # auth without telemetry
+    forgetful: list[int]  # auth that verifies each token anew
     hello: list[int]
     api: list[int]
     uncommented: list[int]  # api without trace context in its statements
@@ -117,6 +118,7 @@ def running() -> Iterator[Stack]:
             for ratio in ("0.1", "0")
         )
         silent = start.instances("silent", service, "bench.silent:create()", auth_settings, "/readyz")
+        forgetful = start.instances("forgetful", service, "bench.forgetful:create()", auth_settings, "/readyz")
         hello = start.instances("hello", "bench.hello", "bench.hello:app", common, "/hello")
         api_settings = common | {
             "DATABASE_USER": "api",
@@ -132,6 +134,7 @@ def running() -> Iterator[Stack]:
             tenth=tenth,
             untraced=untraced,
             silent=silent,
+            forgetful=forgetful,
             hello=hello,
             api=api,
             uncommented=uncommented,

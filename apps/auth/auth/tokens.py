@@ -94,7 +94,9 @@ class TokenSigner:
         self.lifetime = lifetime
         self.public_key = key.public_key()
         self.kid = _thumbprint(self.public_key)
-        self._public_keys = {_thumbprint(one): one for one in (self.public_key, *others)}
+        self._public_keys = {
+            _thumbprint(one): jwt.PyJWK(_public_jwk(one), ALGORITHM) for one in (self.public_key, *others)
+        }
 
     def sign(self, account_id: UUID, email: str, session_id: UUID | None = None) -> str:
         """A token that says who the account is, for `lifetime` seconds; `session_id` is where its owner is logged in.
@@ -116,7 +118,7 @@ class TokenSigner:
         with self._tracing.span("token.sign"):
             return jwt.encode(claims, self._key, ALGORITHM, headers={"kid": self.kid})
 
-    def get(self, kid: str) -> RSAPublicKey | None:
+    def get(self, kid: str) -> jwt.PyJWK | None:
         """The public key of this id, for a `TokenVerifier`."""
         return self._public_keys.get(kid)
 
@@ -131,7 +133,7 @@ class TokenSigner:
         """The public keys as a JSON Web Key Set."""
         return {
             "keys": [
-                {**_public_jwk(key), "kid": kid, "use": "sig", "alg": ALGORITHM}
+                {**_public_jwk(key.key), "kid": kid, "use": "sig", "alg": ALGORITHM}
                 for kid, key in self._public_keys.items()
             ]
         }

@@ -1,12 +1,16 @@
-"""OTLP: spans as protobuf messages, three times as fast as the exporter's own encoder.
+"""OTLP: spans as protobuf messages, in a quarter of the time that the exporter's own encoder takes or less.
 
-Spans of a service are alike: most of their attributes have been there before. So each attribute's message is made
-once and kept. What a service's spans never have (links, a trace state, lists as attributes) is not encoded.
+Spans of a service are alike: most of their attributes have been there before. So each attribute is encoded once and
+kept. A message's encoded parts, one after the other, are the message encoded (protobuf's rule of merging). What a
+service's spans never have (links, a trace state, lists as attributes) is not encoded.
 """
 
-from collections.abc import Sequence
+import gzip
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
+import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
@@ -21,27 +25,49 @@ _LOCAL_PARENT = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _REMOTE_PARENT = _LOCAL_PARENT | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
 
-def encode_spans(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
+class Session(requests.Session):
+    """Compresses what it sends in half the time that the exporter itself takes for it, to a fifteenth more."""
+
+    def request(  # type: ignore[override]
+        self, method: str, url: str, *, data: bytes, headers: Mapping[str, str], **others: Any
+    ) -> requests.Response:
+        headers = {**headers, "Content-Encoding": "gzip"}
+        return super().request(method, url, data=gzip.compress(data, 1), headers=headers, **others)
+
+
+class Encoded:
+    """A message as an exporter takes it: all that it does with one is to encode it."""
+
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+
+    def SerializePartialToString(self) -> bytes:
+        return self._message
+
+
+def encode_spans(spans: Sequence[ReadableSpan]) -> Encoded:
     """The request that exports the spans, which are all of one resource and one scope."""
     resource, scope = spans[0].resource, spans[0].instrumentation_scope
-    return ExportTraceServiceRequest(
-        resource_spans=[
-            ResourceSpans(
-                resource=Resource(attributes=_attributes(resource.attributes)),
-                scope_spans=[
-                    ScopeSpans(
-                        scope=InstrumentationScope(name=scope.name) if scope else None,
-                        spans=[_span(span) for span in spans],
-                    )
-                ],
-            )
-        ]
-    )
+    scope_spans = ScopeSpans(scope=InstrumentationScope(name=scope.name) if scope else None).SerializeToString()
+    scope_spans += b"".join(_field(ScopeSpans.SPANS_FIELD_NUMBER, _span(span)) for span in spans)
+    resource_spans = ResourceSpans(resource=Resource(attributes=_attributes(resource.attributes))).SerializeToString()
+    resource_spans += _field(ResourceSpans.SCOPE_SPANS_FIELD_NUMBER, scope_spans)
+    return Encoded(_field(ExportTraceServiceRequest.RESOURCE_SPANS_FIELD_NUMBER, resource_spans))
 
 
-def _span(span: ReadableSpan) -> Span:
-    ids, parent = span.context, span.parent
-    return Span(
+def _field(number: int, message: bytes) -> bytes:
+    """A message as another one's field: its number (below 16) and type, its length by seven bits a byte, itself."""
+    start, length = bytearray((number << 3 | 2,)), len(message)
+    while length > 127:
+        start.append(length & 127 | 128)
+        length >>= 7
+    start.append(length)
+    return bytes(start) + message
+
+
+def _span(span: ReadableSpan) -> bytes:
+    ids, parent, status = span.context, span.parent, span.status
+    new = Span(
         trace_id=ids.trace_id.to_bytes(16, "big"),
         span_id=ids.span_id.to_bytes(8, "big"),
         parent_span_id=parent.span_id.to_bytes(8, "big") if parent else b"",
@@ -49,11 +75,12 @@ def _span(span: ReadableSpan) -> Span:
         kind=span.kind.value + 1,  # type: ignore[arg-type]  # protobuf has 'unspecified' before the first
         start_time_unix_nano=span.start_time or 0,
         end_time_unix_nano=span.end_time or 0,
-        attributes=_attributes(span.attributes),
         events=[_event(event) for event in span.events],
-        status=_status(span.status.status_code.value, span.status.description),
         flags=_REMOTE_PARENT if parent and parent.is_remote else _LOCAL_PARENT,
     )
+    parts = [new.SerializeToString(), _status(status.status_code.value, status.description)]
+    parts += [_attribute(key, value) for key, value in (span.attributes or {}).items()]
+    return b"".join(parts)
 
 
 def _event(event: Event) -> Span.Event:
@@ -61,16 +88,10 @@ def _event(event: Event) -> Span.Event:
 
 
 def _attributes(attributes: Attributes) -> list[KeyValue]:
-    return [_attribute(key, value) for key, value in (attributes or {}).items()]
+    return [_key_value(key, value) for key, value in (attributes or {}).items()]
 
 
-def _attribute(key: str, value: AttributeValue) -> KeyValue:
-    if isinstance(value, str) and len(value) > LONGEST_KEPT:
-        return _new_attribute(key, value)
-    return _kept_attribute(key, value)
-
-
-def _new_attribute(key: str, value: AttributeValue) -> KeyValue:
+def _key_value(key: str, value: AttributeValue) -> KeyValue:
     if isinstance(value, bool):
         return KeyValue(key=key, value=AnyValue(bool_value=value))
     if isinstance(value, int):
@@ -80,9 +101,23 @@ def _new_attribute(key: str, value: AttributeValue) -> KeyValue:
     return KeyValue(key=key, value=AnyValue(string_value=str(value)))
 
 
+def _attribute(key: str, value: AttributeValue) -> bytes:
+    """An attribute as a part of a span."""
+    if isinstance(value, str) and len(value) > LONGEST_KEPT:
+        return _new_attribute(key, value)
+    return _kept_attribute(key, value)
+
+
+def _new_attribute(key: str, value: AttributeValue) -> bytes:
+    part: bytes = Span(attributes=[_key_value(key, value)]).SerializeToString()
+    return part
+
+
 _kept_attribute = lru_cache(maxsize=KEPT, typed=True)(_new_attribute)
 
 
 @lru_cache
-def _status(code: int, description: str | None) -> Status:
-    return Status(code=code, message=description)  # type: ignore[arg-type]
+def _status(code: int, description: str | None) -> bytes:
+    """A status as a part of a span."""
+    part: bytes = Span(status=Status(code=code, message=description)).SerializeToString()  # type: ignore[arg-type]
+    return part

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from flask import Flask, Response, request
+from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from servicekit import health, position, problems
@@ -15,7 +16,7 @@ from servicekit.metrics import Metrics, release_of, route_of
 from servicekit.requests import READ_LIMIT
 from servicekit.settings import ServiceSettings
 from servicekit.shared import Store
-from servicekit.tracing import BEGUN, OPERATIONS, Tracing, describe_request, request_id, sampled_trace_id
+from servicekit.tracing import BEGUN, OPERATIONS, Tracing, describe_request
 
 _EXTENSION = "servicekit"
 
@@ -56,15 +57,18 @@ class Service:
 
     def end_request(self, response: Response) -> Response:
         """Observe the request once: the histogram, the span, a log line if it was slow or failed, its id."""
-        response.headers["X-Request-Id"] = request_id()
+        span = trace.get_current_span()
+        trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+        response.headers["X-Request-Id"] = trace_id
         position.send(response)
-        environ = request.environ  # each look at `request` itself finds the context anew
+        asked = request._get_current_object()  # type: ignore[attr-defined]  # `request` finds it anew at each use
+        environ = asked.environ
         if environ["PATH_INFO"] in OPERATIONS:
             return response
         seconds = time.perf_counter() - environ[BEGUN]
-        method, route, status = environ["REQUEST_METHOD"], route_of(request), response.status_code
-        self.metrics.observe_request(route, method, status, seconds, sampled_trace_id())
-        describe_request(environ, route, status)
+        method, route, status = environ["REQUEST_METHOD"], route_of(asked), response.status_code
+        self.metrics.observe_request(route, method, status, seconds, trace_id if span.is_recording() else None)
+        describe_request(span, environ, route, status)
         if status >= 500 or seconds >= self._slow:
             event(
                 "request",

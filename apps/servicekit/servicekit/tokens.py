@@ -6,9 +6,11 @@ import ssl
 import threading
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -23,6 +25,8 @@ from servicekit.tracing import Tracing
 
 ALGORITHM = "RS256"
 REQUIRED_CLAIMS = ["exp", "iat", "iss", "aud", "sub", "jti", "email"]
+
+REMEMBERED = 10_000  # good tokens, the latest that came: about 3 kB each
 
 REFRESH_EVERY = 300.0  # seconds after which keys are asked for again, in the background
 REFRESH_PAUSE = 5.0  # seconds at least between two requests for keys, whatever tokens ask for
@@ -40,29 +44,31 @@ class KeysUnavailable(Exception):
 class Keys(Protocol):
     """Where public keys come from."""
 
-    def get(self, kid: str) -> RSAPublicKey | None:
-        """The key of this id, or None if there is none."""
+    def get(self, kid: str) -> jwt.PyJWK | None:
+        """The key of this id, the same object for as long as it is the same key; None if there is none."""
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a good token says."""
+    """What a good token says. Requests with the same token share it."""
 
     subject: UUID
     email: str
-    values: dict[str, Any]
+    values: Mapping[str, Any]
 
 
 class TokenVerifier:
     """Tells good tokens from others: signature, issuer, audience and times.
 
-    The algorithm is never the token's choice.
+    The algorithm is never the token's choice. A token that was found good with a key stays good as long as the key is
+    known and the token has not expired, so the rest is not judged again. Refusals are not remembered.
     """
 
     def __init__(self, keys: Keys, issuer: str, audience: str) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
+        self._judged = lru_cache(maxsize=REMEMBERED)(self._judge)
 
     def verify(self, token: str) -> Claims:
         """Raises `TokenRefused`, `KeysUnavailable`."""
@@ -70,19 +76,25 @@ class TokenVerifier:
             key = self._keys.get(_key_id(token.partition(".")[0]))
             if key is None:
                 raise TokenRefused("The token was signed with a key that is not known here.")
-            values = jwt.decode(
-                token,
-                key,
-                algorithms=[ALGORITHM],
-                issuer=self._issuer,
-                audience=self._audience,
-                options={"require": REQUIRED_CLAIMS},
-            )
-            return Claims(UUID(values["sub"]), str(values["email"]), values)
+            claims = self._judged(token, key)
+            if claims.values["exp"] <= time.time():
+                raise jwt.ExpiredSignatureError
+            return claims
         except jwt.ExpiredSignatureError:
             raise TokenRefused("The token has expired.") from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise TokenRefused("The token is not valid.") from None
+
+    def _judge(self, token: str, key: jwt.PyJWK) -> Claims:
+        values = jwt.decode(
+            token,
+            key,
+            algorithms=[ALGORITHM],
+            issuer=self._issuer,
+            audience=self._audience,
+            options={"require": REQUIRED_CLAIMS},
+        )
+        return Claims(UUID(values["sub"]), str(values["email"]), MappingProxyType(values))
 
 
 @lru_cache(maxsize=64)
@@ -123,12 +135,12 @@ class JwksCache:
         self._url = url
         self._tracing = tracing
         self._context = ssl.create_default_context(cafile=str(ca)) if ca else None
-        self._keys: dict[str, RSAPublicKey] = {}
+        self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched = float("-inf")
         self._tried = float("-inf")
         self._fetching = threading.Lock()
 
-    def get(self, kid: str) -> RSAPublicKey | None:
+    def get(self, kid: str) -> jwt.PyJWK | None:
         """Raises `KeysUnavailable` as long as no keys have ever been fetched."""
         key = self._keys.get(kid)
         now = time.monotonic()
@@ -155,12 +167,8 @@ class JwksCache:
             finally:
                 self._tried = time.monotonic()
 
-    def _fetch(self) -> dict[str, RSAPublicKey]:
+    def _fetch(self) -> dict[str, jwt.PyJWK]:
         with urllib.request.urlopen(self._url, timeout=FETCH_TIMEOUT, context=self._context) as answer:  # noqa: S310
             document = json.load(answer)
-        keys: dict[str, RSAPublicKey] = {}
-        for entry in document["keys"]:
-            key = jwt.PyJWK(entry, ALGORITHM).key
-            if isinstance(key, RSAPublicKey):
-                keys[entry["kid"]] = key
-        return keys
+        keys = {entry["kid"]: jwt.PyJWK(entry, ALGORITHM) for entry in document["keys"]}
+        return {kid: key for kid, key in keys.items() if isinstance(key.key, RSAPublicKey)}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 QUEUE = 2048  # spans kept while the backend is slow or away; more are dropped
-BATCH = 256
+BATCH = 512
 EXPORT_EVERY_MS = 2000
 EXPORT_TIMEOUT = 3  # seconds
 FLUSH_TIMEOUT = 2  # seconds, at shutdown
@@ -229,7 +229,7 @@ class Tracing:
         if settings.trace_endpoint is None:
             return None
         # Imported here, so that an instance without a backend does not pay for requests and protobuf.
-        from opentelemetry.exporter.otlp.proto.http import Compression, trace_exporter
+        from opentelemetry.exporter.otlp.proto.http import trace_exporter
 
         from servicekit import otlp
 
@@ -241,7 +241,7 @@ class Tracing:
             client_certificate_file=str(settings.tls_cert) if settings.tls_cert else None,
             client_key_file=str(settings.tls_key) if settings.tls_key else None,
             timeout=EXPORT_TIMEOUT,
-            compression=Compression.Gzip,
+            session=otlp.Session(),
         )
 
     @contextmanager
@@ -326,9 +326,8 @@ def _span_id() -> int:
     return random.getrandbits(64) | 1
 
 
-def describe_request(environ: "dict[str, Any]", route: str, status: int) -> None:
-    """Name the current server span `METHOD /route` and say how the request went."""
-    span = trace.get_current_span()
+def describe_request(span: trace.Span, environ: "dict[str, Any]", route: str, status: int) -> None:
+    """Name the server span `METHOD /route` and say how the request went."""
     if not span.is_recording():
         return
     method = environ["REQUEST_METHOD"]
