@@ -1,9 +1,12 @@
 """Traces: what becomes of spans that nobody takes, and how a statement in PostgreSQL's log leads to its trace."""
 
+import gzip
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -85,6 +88,48 @@ def test_nothing_is_lost_while_all_is_well(make_tracing):
         request(tracing)
     tracing.stop()
     assert (len(exporter.get_finished_spans()), lost) == (300, {})
+
+
+@pytest.fixture
+def collector():
+    """An HTTP server that keeps what is sent to it: paths, headers and bodies."""
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.server.sent.append((self.path, self.headers, body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Collector)
+    server.sent = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_spans_are_sent_as_compressed_otlp(environment, collector):
+    endpoint = f"http://127.0.0.1:{collector.server_port}"
+    settings = load(ServiceSettings, environment("auth") | {"TRACE_ENDPOINT": endpoint})
+    lost = []
+    tracing = Tracing("auth", "test", settings, lambda *loss: lost.append(loss))
+    tracing.start()
+    request(tracing)
+    tracing.stop()
+    ((path, headers, body),) = collector.sent
+    assert (path, headers["Content-Type"], headers["Content-Encoding"]) == (
+        "/v1/traces",
+        "application/x-protobuf",
+        "gzip",
+    )
+    sent = ExportTraceServiceRequest.FromString(gzip.decompress(body))
+    (span,) = sent.resource_spans[0].scope_spans[0].spans
+    assert span.trace_id.hex() == TRACE
+    assert not lost
 
 
 def test_a_statement_carries_its_span_to_the_server(start_api):
