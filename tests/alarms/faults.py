@@ -537,11 +537,11 @@ LOUD = [
         pages=1,
         page_within=120,
     ),
-    # Early: what burns a budget tells for an hour.
+    # Early: what burns a budget tells for an hour. It is the edge's: a service that does not run counts nothing.
     Cause(
         "no instance of api runs",
         service_gone,
-        {"EdgeErrorsHigh": {}, "SloBudgetBurnsFast": {"service": "api"}, "InstanceDown": {"job": "api"}},
+        {"EdgeErrorsHigh": {}, "SloBudgetBurnsFast": {"service": "edge"}, "InstanceDown": {"job": "api"}},
         within=600,
         pages=2,
     ),
