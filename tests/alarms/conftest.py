@@ -39,11 +39,21 @@ def quiet(request: pytest.FixtureRequest, watch: Watch) -> Iterator[dict[str, Ex
 
 
 @pytest.fixture(autouse=True)
-def database_whole(platform: Platform) -> Iterator[None]:
-    """Nothing begins before the database has recovered from what was there before."""
-    wait_until("the database is whole", lambda: whole(platform), seconds=180, every=2)
+def platform_recovered(platform: Platform) -> Iterator[None]:
+    """Nothing begins before the database, and a user's way, have recovered from what was there before."""
+    recovered(platform)
     yield
-    wait_until("the database is whole again", lambda: whole(platform), seconds=180, every=2)
+    recovered(platform)
+
+
+def recovered(platform: Platform) -> None:
+    wait_until("the database is whole", lambda: whole(platform), seconds=180, every=2)
+    wait_until(
+        "the journey goes well",
+        lambda: platform.prometheus("min(probe_journey_success) == 1"),
+        seconds=180,
+        every=5,
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

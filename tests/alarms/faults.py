@@ -160,7 +160,7 @@ def server_connections_held(platform: Platform) -> AbstractContextManager[None]:
 
 
 POOLER_CLIENTS = """#!/opt/api/current/bin/python
-import sys, threading, time, psycopg2
+import random, sys, threading, time, psycopg2
 count, host, database, statement = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 password = open("/etc/api/credentials/database_password").read()
 def work():
@@ -177,7 +177,7 @@ def work():
                 time.sleep(3600)
         except psycopg2.Error as error:
             print(error, file=sys.stderr)
-            time.sleep(1)
+            time.sleep(random.uniform(0, 5))  # PgBouncer lets each wait for some seconds: not all for the same ones
 for _ in range(count):
     threading.Thread(target=work).start()
 """
@@ -195,8 +195,8 @@ def pooler_clients(platform: Platform, name: str, count: int, database: str, sql
 def pooler_exhausted(platform: Platform) -> AbstractContextManager[None]:
     """More transactions than the pool for reads has connections."""
     pooler = platform.groups["pooler"][-1]
-    answer = platform.prometheus(f'max(pgbouncer_databases_pool_size{{host="{pooler}", name=~"app_ro|.*"}})')
-    count = int(answer[0]["value"][1]) + 5
+    answer = platform.prometheus(f'max(pgbouncer_databases_pool_size{{host="{pooler}"}})')
+    count = int(answer[0]["value"][1]) + 20
     return pooler_clients(platform, "alarm-sleepers", count, "app_ro", "select pg_sleep(60)")
 
 
