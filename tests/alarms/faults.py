@@ -477,7 +477,7 @@ def moved_away(platform: Platform, host: str, path: str) -> Iterator[None]:
 
 
 def announcements_lost(platform: Platform) -> AbstractContextManager[None]:
-    return moved_away(platform, "obs1", "/etc/prometheus/targets/haproxy")
+    return moved_away(platform, "obs1", "/etc/prometheus/targets/nginx")
 
 
 def backups_gone(platform: Platform) -> AbstractContextManager[None]:
@@ -618,9 +618,7 @@ QUIET = [
         {"JournalUploadDown": {"host": "app1"}, "LogsNotIngested": {}},
         within=1200,
     ),
-    Cause(
-        "the announcements of a job are lost", announcements_lost, {"TargetMissing": {"job": "haproxy"}}, within=1500
-    ),
+    Cause("the announcements of a job are lost", announcements_lost, {"TargetMissing": {"job": "nginx"}}, within=1500),
     Cause("a file system fills steadily", disk_fills, {"DiskFillsSoon": {"mountpoint": "/srv/fills"}}, within=2400),
 ]
 
