@@ -34,9 +34,15 @@ def requests(
     token: str = "",
     paths: Path | None = None,
     connections: int = CONNECTIONS,
+    pause: int = 0,
 ) -> Served:
-    """GET the path, or those of the file in turn, on connections spread evenly over the ports, from one client."""
+    """GET the path, or those of the file in turn, on connections spread evenly over the ports, from one client.
+
+    pause: milliseconds, on average, between an answer and the connection's next request.
+    """
     environ = {"PATH": os.environ["PATH"], "BENCH_ADDRESSES": ",".join(f"127.0.0.1:{port}" for port in ports)}
+    if pause:
+        environ["BENCH_PAUSE"] = str(pause)
     if paths:
         environ["BENCH_PATHS"] = str(paths)
     command = ["wrk", f"-t{len(ports)}", f"-c{connections}", f"-d{seconds}s", "--script", str(HERE / "wrk.lua")]

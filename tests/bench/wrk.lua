@@ -1,5 +1,11 @@
 -- Spreads wrk's threads over the addresses given, and prints what was measured as JSON.
 -- Arguments: addresses host:port[,host:port...], one for each thread in turn; then, optionally, a file of paths to ask for in turn.
+-- BENCH_PAUSE: milliseconds that a connection waits before each request, on average.
+local pause = tonumber(os.getenv("BENCH_PAUSE"))
+if pause then
+  function delay() return math.random(0, 2 * pause) end
+end
+
 local addresses = {}
 local turn = 0
 
