@@ -3,8 +3,7 @@
     python -m bench [--repeats 5] [--retries 8] [--only api,nginx] [--no-record]
 
 Everything runs on this machine, over loopback, and shares its cores with the clients that load it.
-The two figures of a ratio are taken right after one another, in turn first and second; the row's ratio is the median
-of the repeats. A figure is a rate by what others left of the processors: on a quiet machine that is the rate by the
+The two figures of a ratio are taken in slices by turns; the row's ratio is the median of the repeats. A figure is a rate by what others left of the processors: on a quiet machine that is the rate by the
 clock. A repeat in which others left little is measured anew, some times.
 Ends with 1 where a ratio misses what it must reach, or is 15 % below its history; with 2 where it cannot measure.
 """
@@ -15,20 +14,20 @@ import platform
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from statistics import median
+from statistics import mean, median
 
 from bench import judge, picture
 from bench.load import CONNECTIONS, FEW, Flood, Served, hashes, queries, requests
 from bench.noise import Listener, Noise
 from bench.servers import CORES, FLOODERS, PASSWORD, ROOT, BenchError, Stack, ask, running
 
-SECONDS = 4  # for each figure
+SECONDS = 1  # for each slice of a figure
+SLICES = 4  # of each figure in a repeat: the machine's speed changes within seconds, by a third
 PAUSE = 5  # milliseconds between two requests of a connection that leaves most of the processors free
 LOGIN_SECONDS = 10  # a login takes long, so few come in a second
 RETRIES = 8  # repeats measured anew because the machine was loud, in the whole run; each of them at most twice
@@ -51,9 +50,10 @@ class Bench:
         """login, flood_validate, flood_login, flood_login_third"""
         figures = self._figures(
             turn,
+            slices=1,
             raw=lambda: hashes(LOGIN_SECONDS // 2),
             logins=self._logins,
-            validations=lambda: self._validations(SECONDS, FEW).rate,
+            validations=lambda: self._validations(LOGIN_SECONDS // 2, FEW).rate,
         )
         with Flood(self.stack.auth, self.emails) as flood:
             busy, served = self._flooded(flood)
@@ -120,15 +120,18 @@ class Bench:
             "comments": figures["reads"] / figures["uncommented"],
         }
 
-    def _figures(self, turn: int, **measure: Callable[[], float]) -> dict[str, float]:
-        """Take each figure, every other time in the opposite order: a machine that gets slower favours none."""
-        names = list(measure) if turn % 2 == 0 else list(reversed(measure))
-        figures = {}
-        for name in names:
-            begun = self.listener.now()
-            rate = measure[name]()
-            figures[name] = rate / (1 - self.listener.foreign(begun))
-        return figures
+    def _figures(self, turn: int, slices: int = SLICES, **measure: Callable[[], float]) -> dict[str, float]:
+        """Take each figure in slices, in turn with the others', every other time in the opposite order.
+
+        So a machine that gets slower or faster favours none.
+        """
+        rates: dict[str, list[float]] = {name: [] for name in measure}
+        for number in range(turn, turn + slices):
+            for name in list(measure) if number % 2 == 0 else list(reversed(measure)):
+                begun = self.listener.now()
+                rate = measure[name]()
+                rates[name].append(rate / (1 - self.listener.foreign(begun)))
+        return {name: mean(found) for name, found in rates.items()}
 
     def _validations(self, seconds: int = SECONDS, connections: int = CONNECTIONS, pause: int = 0) -> Served:
         return requests(self.stack.auth, "/validate", seconds, self.token, connections=connections, pause=pause)
@@ -211,9 +214,9 @@ def commit() -> str:
 
 
 def interpreter() -> str:
-    """The services' Python: one built without optimization, as hosts have none, is a third slower."""
-    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    return f"Python {platform.python_version()}, built {'with' if optimized else 'WITHOUT'} optimization"
+    """The services' Python. Hosts run their distribution's; one that was built for a user may be a third slower."""
+    owner = "the distribution's" if sys.base_prefix == "/usr" else "NOT the distribution's"
+    return f"{owner} Python {platform.python_version()}"
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ service's spans never have (links, a trace state, lists as attributes) is not en
 import gzip
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from struct import Struct
 from typing import Any
 
 import requests
@@ -16,6 +17,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, SpanFlags, Status
 from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
 KEPT = 1024  # attributes, each with its value
@@ -23,6 +25,14 @@ LONGEST_KEPT = 2000  # characters of a value: clients choose some of them
 
 _LOCAL_PARENT = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _REMOTE_PARENT = _LOCAL_PARENT | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
+
+# How the fields begin that differ from span to span: number and type in a byte, then the length of those that have one.
+_TRACE_ID = bytes((Span.TRACE_ID_FIELD_NUMBER << 3 | 2, 16))
+_SPAN_ID = bytes((Span.SPAN_ID_FIELD_NUMBER << 3 | 2, 8))
+_PARENT_SPAN_ID = bytes((Span.PARENT_SPAN_ID_FIELD_NUMBER << 3 | 2, 8))
+_START_TIME = Span.START_TIME_UNIX_NANO_FIELD_NUMBER << 3 | 1
+_END_TIME = Span.END_TIME_UNIX_NANO_FIELD_NUMBER << 3 | 1
+_TIMES = Struct("<BQBQ").pack
 
 
 class Session(requests.Session):
@@ -67,20 +77,29 @@ def _field(number: int, message: bytes) -> bytes:
 
 def _span(span: ReadableSpan) -> bytes:
     ids, parent, status = span.context, span.parent, span.status
-    new = Span(
-        trace_id=ids.trace_id.to_bytes(16, "big"),
-        span_id=ids.span_id.to_bytes(8, "big"),
-        parent_span_id=parent.span_id.to_bytes(8, "big") if parent else b"",
-        name=span.name,
-        kind=span.kind.value + 1,  # type: ignore[arg-type]  # protobuf has 'unspecified' before the first
-        start_time_unix_nano=span.start_time or 0,
-        end_time_unix_nano=span.end_time or 0,
-        events=[_event(event) for event in span.events],
-        flags=_REMOTE_PARENT if parent and parent.is_remote else _LOCAL_PARENT,
-    )
-    parts = [new.SerializeToString(), _status(status.status_code.value, status.description)]
+    parts = [
+        _TRACE_ID + ids.trace_id.to_bytes(16, "big") + _SPAN_ID + ids.span_id.to_bytes(8, "big"),
+        _TIMES(_START_TIME, span.start_time or 0, _END_TIME, span.end_time or 0),
+        _common(span.name, span.kind, bool(parent and parent.is_remote), status.status_code, status.description),
+    ]
     parts += [_attribute(key, value) for key, value in (span.attributes or {}).items()]
+    if parent:
+        parts.append(_PARENT_SPAN_ID + parent.span_id.to_bytes(8, "big"))
+    if span.events:
+        parts.append(Span(events=[_event(event) for event in span.events]).SerializeToString())
     return b"".join(parts)
+
+
+@lru_cache(maxsize=KEPT)
+def _common(name: str, kind: SpanKind, remote_parent: bool, status: StatusCode, description: str | None) -> bytes:
+    """What many spans have in common, as a part of each."""
+    part: bytes = Span(
+        name=name,
+        kind=kind.value + 1,  # type: ignore[arg-type]  # protobuf has 'unspecified' before the first
+        flags=_REMOTE_PARENT if remote_parent else _LOCAL_PARENT,
+        status=Status(code=status.value, message=description),  # type: ignore[arg-type]
+    ).SerializeToString()
+    return part
 
 
 def _event(event: Event) -> Span.Event:
@@ -114,10 +133,3 @@ def _new_attribute(key: str, value: AttributeValue) -> bytes:
 
 
 _kept_attribute = lru_cache(maxsize=KEPT, typed=True)(_new_attribute)
-
-
-@lru_cache
-def _status(code: int, description: str | None) -> bytes:
-    """A status as a part of a span."""
-    part: bytes = Span(status=Status(code=code, message=description)).SerializeToString()  # type: ignore[arg-type]
-    return part
