@@ -3,8 +3,9 @@
     python -m bench [--repeats 5] [--retries 8] [--only api,nginx] [--no-record]
 
 Everything runs on this machine, over loopback, and shares its cores with the clients that load it.
-The two figures of a ratio are taken in slices by turns; the row's ratio is the median of the repeats. A figure is a rate by what others left of the processors: on a quiet machine that is the rate by the
-clock. A repeat in which others left little is measured anew, some times.
+The two figures of a ratio are taken in slices by turns; the row's ratio is the median of the repeats.
+A figure is a rate by what others left of the processors: on a quiet machine that is the rate by the clock.
+A repeat in which others left little is measured anew, some times.
 Ends with 1 where a ratio misses what it must reach, or is 15 % below its history; with 2 where it cannot measure.
 """
 
