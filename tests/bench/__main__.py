@@ -215,7 +215,7 @@ def commit() -> str:
 
 
 def interpreter() -> str:
-    """The services' Python. Hosts run their distribution's; one that was built for a user may be a third slower."""
+    """The services' Python. Hosts run their distribution's; one that a user built may be a third slower."""
     owner = "the distribution's" if sys.base_prefix == "/usr" else "NOT the distribution's"
     return f"{owner} Python {platform.python_version()}"
 
