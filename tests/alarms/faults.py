@@ -208,13 +208,17 @@ def pooler_nearly_full(platform: Platform) -> AbstractContextManager[None]:
 # Hosts, and what runs on them
 
 
+def lost_host(platform: Platform) -> str:
+    return platform.groups["api"][-1]
+
+
 @contextmanager
 def host_lost(platform: Platform) -> Iterator[None]:
-    docker("kill", platform.groups["api"][-1])
+    docker("kill", lost_host(platform))
     try:
         yield
     finally:
-        docker("start", platform.groups["api"][-1])
+        docker("start", lost_host(platform))
 
 
 def edge_stopped(platform: Platform) -> AbstractContextManager[None]:
@@ -457,7 +461,7 @@ def access_log_of_another_format(platform: Platform) -> AbstractContextManager[N
 
 def journals_not_uploaded(platform: Platform) -> AbstractContextManager[None]:
     """On all hosts but the one that is lost meanwhile."""
-    hosts = [host for host in platform.hosts if host != platform.groups["api"][-1]]
+    hosts = [host for host in platform.hosts if host != lost_host(platform)]
     return stopped(platform, "systemd-journal-upload", hosts=hosts)
 
 
