@@ -31,7 +31,7 @@ from servicekit import position
 from servicekit.logging import event
 from servicekit.metrics import Metrics
 from servicekit.settings import DatabaseSettings, ServiceSettings
-from servicekit.tracing import Tracing, sampled_trace_id, traceparent
+from servicekit.tracing import Tracing, traceparent
 
 CONNECT_TIMEOUT = 2  # seconds
 IDLE_TIMEOUT = 30.0  # seconds after which an unused connection is closed
@@ -412,7 +412,7 @@ class Database:
                 yield
             finally:
                 seconds = time.perf_counter() - begun
-                self._metrics.observe_query(operation, target, seconds, sampled_trace_id())
+                self._metrics.observe_query(operation, target, seconds)
                 if seconds >= self._slow:
                     statement = " ".join(sql.split())
                     milliseconds = round(seconds * 1000, 1)

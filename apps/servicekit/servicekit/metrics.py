@@ -7,6 +7,8 @@ dictionary access, and every label's values are bounded (routes, known methods, 
 
 import re
 import sys
+import time
+from bisect import bisect_left
 from collections import Counter as Totals
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -21,8 +23,12 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_flask_exporter import PrometheusMetrics
 
+from servicekit.tracing import sampled_trace_id
+
 REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 QUERY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+EXEMPLAR_EVERY = 1  # seconds; an exemplar costs more than the rest of an observation, and a scrape sees the last only
 
 UNMATCHED = "unmatched"
 
@@ -41,6 +47,23 @@ def template_of(rule: str) -> str:
 def release_of(version: str, environment: Path = Path(sys.prefix)) -> str:
     """The release's name, which is its folder's on a host; in a checkout the package's version."""
     return environment.name if environment.parent.name == "releases" else version
+
+
+class _Series:
+    """A histogram's child. Each bucket gets a new exemplar once a second at most: its trace, if that is kept."""
+
+    def __init__(self, child: Histogram, buckets: tuple[float, ...]) -> None:
+        self._child = child
+        self._buckets = buckets
+        self._next = [0.0] * (len(buckets) + 1)  # when each bucket's exemplar is due
+
+    def observe(self, seconds: float) -> None:
+        bucket, now = bisect_left(self._buckets, seconds), time.monotonic()
+        if now >= self._next[bucket] and (trace_id := sampled_trace_id()):
+            self._next[bucket] = now + EXEMPLAR_EVERY
+            self._child.observe(seconds, {"trace_id": trace_id})
+        else:
+            self._child.observe(seconds)
 
 
 class Metrics:
@@ -87,8 +110,8 @@ class Metrics:
         )
         for reason in ("queue_full", "not_taken"):  # a rate needs a value from before the first loss
             self._lost_spans.labels(reason)
-        self._request_children: dict[tuple[str, str, int], Histogram] = {}
-        self._query_children: dict[tuple[str, str], Histogram] = {}
+        self._request_series: dict[tuple[str, str, int], _Series] = {}
+        self._query_series: dict[tuple[str, str], _Series] = {}
 
     def serve(self, app: Flask) -> None:
         """Add /metrics and the exporter's default metrics to the app."""
@@ -98,19 +121,21 @@ class Metrics:
         )
         self.registry.register(_ExporterDefaults(self._requests))
 
-    def observe_request(self, route: str, method: str, status: int, seconds: float, trace_id: str | None) -> None:
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         key = (route, method, status)
-        child = self._request_children.get(key)
-        if child is None:
-            child = self._request_children[key] = self._requests.labels(route, method, status)
-        child.observe(seconds, _exemplar(trace_id))
+        series = self._request_series.get(key)
+        if series is None:
+            series = _Series(self._requests.labels(route, method, status), REQUEST_BUCKETS)
+            self._request_series[key] = series
+        series.observe(seconds)
 
-    def observe_query(self, operation: str, target: str, seconds: float, trace_id: str | None) -> None:
+    def observe_query(self, operation: str, target: str, seconds: float) -> None:
         key = (operation, target)
-        child = self._query_children.get(key)
-        if child is None:
-            child = self._query_children[key] = self._queries.labels(self._service, operation, target)
-        child.observe(seconds, _exemplar(trace_id))
+        series = self._query_series.get(key)
+        if series is None:
+            series = _Series(self._queries.labels(self._service, operation, target), QUERY_BUCKETS)
+            self._query_series[key] = series
+        series.observe(seconds)
 
     def count_replica_behind(self) -> None:
         self._replica_behind.inc()
@@ -153,7 +178,3 @@ class _ExporterDefaults(Collector):
             total.add_metric((method, status), count)
         yield duration
         yield total
-
-
-def _exemplar(trace_id: str | None) -> dict[str, str] | None:
-    return {"trace_id": trace_id} if trace_id else None

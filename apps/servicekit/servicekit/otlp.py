@@ -20,8 +20,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
-KEPT = 1024  # attributes, each with its value
-LONGEST_KEPT = 2000  # characters of a value: clients choose some of them
+KEPT = 1024  # attributes, each with its value; clients choose some of them, of 8 KiB at most (gunicorn's limit)
 
 _LOCAL_PARENT = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _REMOTE_PARENT = _LOCAL_PARENT | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
@@ -83,7 +82,8 @@ def _span(span: ReadableSpan) -> bytes:
         _TIMES(_START_TIME, span.start_time or 0, _END_TIME, span.end_time or 0),
         _common(span.name, span.kind, bool(parent and parent.is_remote), status.status_code, status.description),
     ]
-    parts += [_attribute(key, value) for key, value in (span.attributes or {}).items()]
+    attributes = span.attributes or {}
+    parts += map(_attribute, attributes, attributes.values())
     if parent:
         parts.append(_PARENT_SPAN_ID + parent.span_id.to_bytes(8, "big"))
     if span.events:
@@ -121,16 +121,8 @@ def _key_value(key: str, value: AttributeValue) -> KeyValue:
     return KeyValue(key=key, value=AnyValue(string_value=str(value)))
 
 
+@lru_cache(maxsize=KEPT, typed=True)
 def _attribute(key: str, value: AttributeValue) -> bytes:
     """An attribute as a part of a span."""
-    if isinstance(value, str) and len(value) > LONGEST_KEPT:
-        return _new_attribute(key, value)
-    return _kept_attribute(key, value)
-
-
-def _new_attribute(key: str, value: AttributeValue) -> bytes:
     part: bytes = Span(attributes=[_key_value(key, value)]).SerializeToString()
     return part
-
-
-_kept_attribute = lru_cache(maxsize=KEPT, typed=True)(_new_attribute)

@@ -58,10 +58,11 @@ def needed() -> str | None:
     return sent if sent and _POSITION.fullmatch(sent) else None
 
 
-def send(response: Response) -> None:
+def send(response: Response) -> Response:
     """Give the client the position of what this request wrote, if it wrote."""
     if "write_position" in g:
         response.headers[HEADER] = g.write_position
         response.set_cookie(
             COOKIE, g.write_position, max_age=LIFETIME, secure=True, httponly=True, samesite="Strict", path="/"
         )
+    return response

@@ -56,19 +56,15 @@ class Service:
         event("service_stopped", f"{self.name} has stopped")
 
     def end_request(self, response: Response) -> Response:
-        """Observe the request once: the histogram, the span, a log line if it was slow or failed, its id."""
-        span = trace.get_current_span()
-        trace_id = trace.format_trace_id(span.get_span_context().trace_id)
-        response.headers["X-Request-Id"] = trace_id
-        position.send(response)
+        """Observe the request once: the histogram, the span, a log line if it was slow or failed."""
         asked = request._get_current_object()  # type: ignore[attr-defined]  # `request` finds it anew at each use
         environ = asked.environ
         if environ["PATH_INFO"] in OPERATIONS:
             return response
         seconds = time.perf_counter() - environ[BEGUN]
         method, route, status = environ["REQUEST_METHOD"], route_of(asked), response.status_code
-        self.metrics.observe_request(route, method, status, seconds, trace_id if span.is_recording() else None)
-        describe_request(span, environ, route, status)
+        self.metrics.observe_request(route, method, status, seconds)
+        describe_request(trace.get_current_span(), environ, route, status)
         if status >= 500 or seconds >= self._slow:
             event(
                 "request",
@@ -91,6 +87,7 @@ def create(name: str, version: str, settings: ServiceSettings) -> Flask:
     app.extensions[_EXTENSION] = service
     service.metrics.serve(app)
     app.after_request(service.end_request)
+    app.after_request(position.send)
     health.serve(app, service.readiness)
     problems.install(app)
     app.wsgi_app = service.tracing.middleware(app.wsgi_app)  # type: ignore[method-assign,assignment]

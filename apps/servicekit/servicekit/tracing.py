@@ -290,7 +290,7 @@ class Tracing:
             self._export(span)
 
     def middleware(self, application: "WSGIApplication") -> "WSGIApplication":
-        """Wrap a WSGI application so that each request runs inside its server span."""
+        """Wrap a WSGI application so that each request runs inside its server span, and its answer names its id."""
 
         def traced(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
             environ[BEGUN] = time.perf_counter()
@@ -299,8 +299,13 @@ class Tracing:
                 method = environ["REQUEST_METHOD"] = "_OTHER"
             span = self._server_span(method, environ)
             token = context.attach(trace.set_span_in_context(span))
+
+            def start_identified(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+                headers.append(("X-Request-Id", trace.format_trace_id(span.get_span_context().trace_id)))
+                return start_response(status, headers, *error)
+
             try:
-                return application(environ, start_response)
+                return application(environ, start_identified)
             finally:
                 context.detach(token)
                 if isinstance(span, Span):
