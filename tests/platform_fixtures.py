@@ -17,16 +17,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in (
         "needs(component): skipped, with the reason, where platform.json says that the component was left out",
         "disruptive: breaks something for a while; runs after the tests that only look",
-        "rerun: runs after all others",
         "quick: a fault that `make test` makes, too",
     ):
         config.addinivalue_line("markers", marker)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(
-        key=lambda item: 2 * bool(item.get_closest_marker("rerun")) + bool(item.get_closest_marker("disruptive"))
-    )
+    items.sort(key=lambda item: bool(item.get_closest_marker("disruptive")))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
