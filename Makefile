@@ -51,7 +51,7 @@ platform: .venv/installed ## Ask the running platform, from outside
 faults: .venv/installed ## Break the running local platform, fault by fault (a quarter of an hour), and count what it cost
 	@pytest tests/faults
 
-changes: .venv/installed ## Deploy, update, renew, replace and rotate on the running local platform under load (an hour and a half), and count what it cost
+changes: .venv/installed ## Deploy, update, renew, replace and rotate on the running local platform under load (two hours), and run site.yml again
 	@pytest tests/changes
 
 alarms: .venv/installed ## Break the running local platform until each alert fires, and see who is told
