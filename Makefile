@@ -27,7 +27,7 @@ info: .venv/installed ## Say where everything is, what was left out, and what it
 
 test: .venv/installed ## Everything that CI runs
 	@$(STAGES) 'lint and unit: $(MAKE) --no-print-directory --jobs 2 lint unit' 'roles: $(MAKE) roles' 'up: $(MAKE) up' \
-	  'platform: $(MAKE) platform' 'faults: pytest tests/faults -m quick'
+	  'platform: $(MAKE) platform'
 
 lint: .venv/installed ## Style, types, and configuration, without any host
 	@$(STAGES) 'ruff: ruff check . && ruff format --check .' 'mypy: mypy' 'yamllint: yamllint --strict .' \

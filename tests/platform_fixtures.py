@@ -17,7 +17,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in (
         "needs(component): skipped, with the reason, where platform.json says that the component was left out",
         "disruptive: breaks something for a while; runs after the tests that only look",
-        "quick: a fault that `make test` makes, too",
     ):
         config.addinivalue_line("markers", marker)
 

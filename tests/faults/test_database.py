@@ -110,7 +110,6 @@ def another_leads(platform: Platform, primary: str) -> bool:
     )
 
 
-@pytest.mark.quick
 def test_the_primary_s_postmaster_is_killed(platform: Platform, primary: str, watch: Watch) -> None:
     with watch("primary's postmaster killed (-9)") as ledger:
         platform.ssh(primary, "sudo pkill --signal KILL --oldest --exact postgres")
@@ -118,7 +117,6 @@ def test_the_primary_s_postmaster_is_killed(platform: Platform, primary: str, wa
     report(ledger, writes_within=10)
 
 
-@pytest.mark.quick
 def test_patroni_is_killed(platform: Platform, primary: str, watch: Watch) -> None:
     with watch("Patroni killed (-9) on the primary") as ledger:
         platform.ssh(primary, "sudo systemctl kill --kill-whom=main --signal=KILL patroni")
@@ -265,7 +263,6 @@ def test_a_replica_s_disk_is_full(
     report(ledger, writes_within=5)
 
 
-@pytest.mark.quick
 def test_a_planned_switchover_fails_no_request(platform: Platform, primary: str, watch: Watch) -> None:
     with watch("planned switchover (PAUSE, RESUME)") as ledger:
         platform.ansible("ansible-playbook", "playbooks/switchover.yml", timeout=120)
