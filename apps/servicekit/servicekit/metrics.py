@@ -66,6 +66,18 @@ class _Series:
             self._child.observe(seconds)
 
 
+class _Durations(dict[tuple[object, ...], _Series]):
+    """A histogram's series, each by its labels' values and made when it is first asked for."""
+
+    def __init__(self, histogram: Histogram, buckets: tuple[float, ...]) -> None:
+        self._histogram = histogram
+        self._buckets = buckets
+
+    def __missing__(self, values: tuple[object, ...]) -> _Series:
+        series = self[values] = _Series(self._histogram.labels(*values), self._buckets)
+        return series
+
+
 class Metrics:
     """What a service counts."""
 
@@ -84,7 +96,7 @@ class Metrics:
             buckets=REQUEST_BUCKETS,
             registry=self.registry,
         )
-        self._queries = Histogram(
+        queries = Histogram(
             "postgresql_query_duration_seconds",
             "Time of one SQL statement, seen by the client, without the wait for a connection",
             ("service", "operation", "target"),
@@ -110,8 +122,8 @@ class Metrics:
         )
         for reason in ("queue_full", "not_taken"):  # a rate needs a value from before the first loss
             self._lost_spans.labels(reason)
-        self._request_series: dict[tuple[str, str, int], _Series] = {}
-        self._query_series: dict[tuple[str, str], _Series] = {}
+        self._request_series = _Durations(self._requests, REQUEST_BUCKETS)
+        self._query_series = _Durations(queries, QUERY_BUCKETS)
 
     def serve(self, app: Flask) -> None:
         """Add /metrics and the exporter's default metrics to the app."""
@@ -122,20 +134,10 @@ class Metrics:
         self.registry.register(_ExporterDefaults(self._requests))
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        key = (route, method, status)
-        series = self._request_series.get(key)
-        if series is None:
-            series = _Series(self._requests.labels(route, method, status), REQUEST_BUCKETS)
-            self._request_series[key] = series
-        series.observe(seconds)
+        self._request_series[route, method, status].observe(seconds)
 
     def observe_query(self, operation: str, target: str, seconds: float) -> None:
-        key = (operation, target)
-        series = self._query_series.get(key)
-        if series is None:
-            series = _Series(self._queries.labels(self._service, operation, target), QUERY_BUCKETS)
-            self._query_series[key] = series
-        series.observe(seconds)
+        self._query_series[self._service, operation, target].observe(seconds)
 
     def count_replica_behind(self) -> None:
         self._replica_behind.inc()

@@ -5,13 +5,13 @@ kept. A message's encoded parts, one after the other, are the message encoded (p
 service's spans never have (links, a trace state, lists as attributes) is not encoded.
 """
 
-import gzip
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 from typing import Any
 
 import requests
+from isal import igzip
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
@@ -27,13 +27,13 @@ _REMOTE_PARENT = _LOCAL_PARENT | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
 
 class Session(requests.Session):
-    """Compresses what it sends in half the time that the exporter itself takes for it, to a fifteenth more."""
+    """Compresses what it sends, in a fraction of the time that the exporter itself takes for it."""
 
     def request(  # type: ignore[override]
         self, method: str, url: str, *, data: bytes, headers: Mapping[str, str], **others: Any
     ) -> requests.Response:
         headers = {**headers, "Content-Encoding": "gzip"}
-        return super().request(method, url, data=gzip.compress(data, 1), headers=headers, **others)
+        return super().request(method, url, data=igzip.compress(data), headers=headers, **others)
 
 
 class Encoded:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 
 from flask import Flask, Response, request
-from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from servicekit import health, position, problems
@@ -64,7 +63,7 @@ class Service:
         seconds = time.perf_counter() - environ[BEGUN]
         method, route, status = environ["REQUEST_METHOD"], route_of(asked), response.status_code
         self.metrics.observe_request(route, method, status, seconds)
-        describe_request(trace.get_current_span(), environ, route, status)
+        describe_request(environ, route, status)
         if status >= 500 or seconds >= self._slow:
             event(
                 "request",

@@ -1,8 +1,7 @@
 """Traces: one server span a request, made thin, and child spans where time goes.
 
 A WSGI middleware and spans of its own instead of FlaskInstrumentor and the SDK's, which cost a request 78 us even
-when it samples nothing. The SDK batches and exports. The trace id is the request id: it comes from the edge's
-`traceparent`, or is made here.
+when it samples nothing. The trace id is the request id: it comes from the edge's `traceparent`, or is made here.
 
 Sampling goes by the trace id alone (not by the caller's flag), so TRACE_SAMPLE_RATIO decides, and all
 services with the same ratio keep the same traces.
@@ -11,34 +10,31 @@ services with the same ratio keep the same traces.
 import random
 import re
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import Attributes, AttributeValue
 
+from servicekit.batches import Batches
 from servicekit.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-QUEUE = 2048  # spans kept while the backend is slow or away; more are dropped
-BATCH = 512
-EXPORT_EVERY_MS = 2000
 EXPORT_TIMEOUT = 3  # seconds
-FLUSH_TIMEOUT = 2  # seconds, at shutdown
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BEGUN = "servicekit.begun"  # in a request's environ: when it arrived, by time.perf_counter
+SPAN = "servicekit.span"  # and its server span
 OPERATIONS = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds: never traced
 
 SCOPE = InstrumentationScope("servicekit")
@@ -73,52 +69,11 @@ def sampled_trace_id() -> str | None:
     return trace.format_trace_id(span.get_span_context().trace_id) if span.is_recording() else None
 
 
-class _Counted(SpanExporter):
-    """An exporter that tells how many spans it was handed, and how many it lost."""
+class Span(ReadableSpan, trace.Span):
+    """A span of a trace that is kept, of a service. The SDK's own takes locks and copies for each attribute."""
 
-    def __init__(self, exporter: SpanExporter, lost: Callable[[str, int], None]) -> None:
-        self._exporter = exporter
-        self._lost = lost
-        self.handed = 0
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.handed += len(spans)
-        result = self._exporter.export(spans)
-        if result is not SpanExportResult.SUCCESS:
-            self._lost("not_taken", len(spans))
-        return result
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        return self._exporter.force_flush(timeout_millis)
-
-
-class _Queue(BatchSpanProcessor):
-    """The SDK's bounded queue, which drops a span for each that comes while it is full, and says so to nobody."""
-
-    def __init__(self, exporter: _Counted, lost: Callable[[str, int], None]) -> None:
-        super().__init__(
-            exporter, max_queue_size=QUEUE, max_export_batch_size=BATCH, schedule_delay_millis=EXPORT_EVERY_MS
-        )
-        self._counted = exporter
-        self._lost = lost
-        self._queued = 0
-        self._lock = threading.Lock()
-
-    def on_end(self, span: ReadableSpan) -> None:
-        if span.context and span.context.trace_flags.sampled:
-            with self._lock:
-                full = self._queued - self._counted.handed >= QUEUE
-                self._queued += not full
-            if full:
-                self._lost("queue_full", 1)
-        super().on_end(span)
-
-
-class Span(trace.Span):
-    """A span of a trace that is kept. The SDK's own takes locks and copies for each attribute."""
+    _context: SpanContext
+    _attributes: dict[str, AttributeValue]
 
     def __init__(
         self,
@@ -126,19 +81,17 @@ class Span(trace.Span):
         kind: SpanKind,
         ids: SpanContext,
         parent: SpanContext | None,
+        resource: Resource,
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> None:
-        self._name = name
-        self._kind = kind
-        self._ids = ids
-        self._parent = parent
-        self._begun = time.time_ns()
-        self._attributes = dict(attributes or {})
-        self._events: list[Event] = []
-        self._status = Status()
+        attributes = dict(attributes) if attributes else {}
+        begun = time.time_ns()
+        super().__init__(
+            name, ids, parent, resource, attributes, kind=kind, start_time=begun, instrumentation_scope=SCOPE
+        )
 
     def get_span_context(self) -> SpanContext:
-        return self._ids
+        return self._context
 
     def is_recording(self) -> bool:
         return True
@@ -153,7 +106,7 @@ class Span(trace.Span):
         self._attributes.update(attributes)
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
-        self._events.append(Event(name, attributes, timestamp))
+        self._events = [*self._events, Event(name, attributes, timestamp)]
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         self._status = status if isinstance(status, Status) else Status(status, description)
@@ -168,23 +121,7 @@ class Span(trace.Span):
         self.add_event("exception", {"exception.type": type(exception).__name__, **(attributes or {})}, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
-        """There is nothing to do before `finished`."""
-
-    def finished(self, resource: Resource, scope: InstrumentationScope) -> ReadableSpan:
-        """The span, over now, for an exporter."""
-        return ReadableSpan(
-            self._name,
-            self._ids,
-            self._parent,
-            resource,
-            self._attributes,
-            self._events,
-            kind=self._kind,
-            status=self._status,
-            start_time=self._begun,
-            end_time=time.time_ns(),
-            instrumentation_scope=scope,
-        )
+        self._end_time = end_time or time.time_ns()
 
 
 class Tracing:
@@ -202,7 +139,7 @@ class Tracing:
             }
         )
         self._sampled_below = TraceIdRatioBased.get_bound_for_rate(settings.trace_sample_ratio)
-        self._processor: BatchSpanProcessor | None = None
+        self._batches: Batches | None = None
         self._settings = settings
         self._lost = lost
 
@@ -210,19 +147,17 @@ class Tracing:
         """Begin to export in a thread of its own; an absent backend costs requests nothing."""
         exporter = exporter or self._otlp_exporter()
         if exporter:
-            self._processor = _Queue(_Counted(exporter, self._lost), self._lost)
+            self._batches = Batches(exporter, self._lost)
 
     def flush(self) -> None:
         """Export what has ended so far; blocks for as long as the exporter does."""
-        if self._processor:
-            self._processor.force_flush()
+        if self._batches:
+            self._batches.flush()
 
     def stop(self) -> None:
-        """Flush within two seconds, then give up: the SDK's own shutdown waits for as long as the backend lets it."""
-        if self._processor:
-            flushing = threading.Thread(target=self._processor.shutdown, daemon=True)
-            flushing.start()
-            flushing.join(FLUSH_TIMEOUT)
+        """Flush within two seconds, then give up."""
+        if self._batches:
+            self._batches.stop()
 
     def _otlp_exporter(self) -> SpanExporter | None:
         settings = self._settings
@@ -276,7 +211,7 @@ class Tracing:
         self, above: SpanContext, name: str, attributes: Mapping[str, AttributeValue] | None, kind: SpanKind
     ) -> Iterator[None]:
         ids = SpanContext(above.trace_id, _span_id(), is_remote=False, trace_flags=_SAMPLED)
-        span = Span(name, kind, ids, above, attributes)
+        span = Span(name, kind, ids, above, self._resource, attributes)
         token = context.attach(trace.set_span_in_context(span))
         try:
             yield
@@ -297,7 +232,7 @@ class Tracing:
             method = environ["REQUEST_METHOD"]
             if method not in METHODS:  # whatever a client invents must not become a label or a span's name
                 method = environ["REQUEST_METHOD"] = "_OTHER"
-            span = self._server_span(method, environ)
+            span = environ[SPAN] = self._server_span(method, environ)
             token = context.attach(trace.set_span_in_context(span))
 
             def start_identified(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
@@ -320,19 +255,21 @@ class Tracing:
         if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._sampled_below or environ["PATH_INFO"] in OPERATIONS:
             return NonRecordingSpan(SpanContext(trace_id, _span_id(), is_remote=False))
         ids = SpanContext(trace_id, _span_id(), is_remote=False, trace_flags=_SAMPLED)
-        return Span(method, SpanKind.SERVER, ids, parent)
+        return Span(method, SpanKind.SERVER, ids, parent, self._resource)
 
     def _export(self, span: Span) -> None:
-        if self._processor:
-            self._processor.on_end(span.finished(self._resource, SCOPE))
+        span.end()
+        if self._batches:
+            self._batches.add(span)
 
 
 def _span_id() -> int:
     return random.getrandbits(64) | 1
 
 
-def describe_request(span: trace.Span, environ: "dict[str, Any]", route: str, status: int) -> None:
+def describe_request(environ: "dict[str, Any]", route: str, status: int) -> None:
     """Name the server span `METHOD /route` and say how the request went."""
+    span: trace.Span = environ[SPAN]
     if not span.is_recording():
         return
     method = environ["REQUEST_METHOD"]

@@ -4,6 +4,7 @@ import time
 
 import pytest
 from opentelemetry import context, trace
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
 from servicekit.metrics import EXEMPLAR_EVERY, Metrics
@@ -24,7 +25,7 @@ def metrics():
 
 def observe(metrics, trace_id, seconds, kept=True):
     ids = SpanContext(trace_id, 1, is_remote=False, trace_flags=TraceFlags(kept))
-    span = Span("GET", SpanKind.SERVER, ids, None) if kept else NonRecordingSpan(ids)
+    span = Span("GET", SpanKind.SERVER, ids, None, Resource({})) if kept else NonRecordingSpan(ids)
     token = context.attach(trace.set_span_in_context(span))
     try:
         metrics.observe_request("/validate", "GET", 200, seconds)

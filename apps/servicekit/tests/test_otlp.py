@@ -7,7 +7,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import SpanContext, SpanKind
 
 from servicekit.otlp import encode_spans
-from servicekit.tracing import SCOPE, Span
+from servicekit.tracing import Span
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -61,9 +61,10 @@ def test_values_that_are_equal_but_of_another_type_are_kept_apart(spans):
 
 
 def test_events_are_encoded_too():
-    span = Span("GET", SpanKind.SERVER, SpanContext(1, 2, is_remote=False), None)
+    span = Span("GET", SpanKind.SERVER, SpanContext(1, 2, is_remote=False), None, Resource({"service.name": "x"}))
     span.add_event("stale", {"seconds": 1.5})
-    assert_same([span.finished(Resource({"service.name": "x"}), SCOPE)])
+    span.end()
+    assert_same([span])
 
 
 def test_a_failed_statement_is_told_without_its_values(auth, nobody_can_register):

@@ -10,8 +10,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from servicekit import batches
+from servicekit.batches import BATCH, QUEUE
 from servicekit.settings import ServiceSettings, load
-from servicekit.tracing import QUEUE, Tracing
+from servicekit.tracing import Tracing
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -79,6 +81,47 @@ def test_spans_that_the_backend_does_not_take_are_counted(make_tracing):
     request(tracing)
     tracing.stop()
     assert lost == {"not_taken": 1}
+
+
+def test_an_exporter_that_fails_loses_what_it_had_and_no_more(make_tracing):
+    class Failing(Backend):
+        def export(self, spans):
+            if not self.taken:
+                self.taken = len(spans)
+                raise RuntimeError("no such span")
+            return super().export(spans)
+
+    backend = Failing(SpanExportResult.SUCCESS)
+    backend.may_answer.set()
+    tracing, lost = make_tracing(backend)
+    for _ in range(2):
+        request(tracing)
+        tracing.flush()
+    assert (backend.taken, lost) == (2, {"not_taken": 1})
+
+
+def test_a_full_batch_does_not_wait_for_its_time(make_tracing, monkeypatch):
+    monkeypatch.setattr(batches, "EXPORT_EVERY", 600)
+    backend = Backend(SpanExportResult.SUCCESS)
+    backend.may_answer.set()
+    tracing, _ = make_tracing(backend)
+    for _ in range(BATCH + 1):
+        request(tracing)
+    deadline = time.monotonic() + 10
+    while backend.taken < BATCH and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert backend.taken == BATCH, "the last one is not a batch yet"
+    tracing.stop()
+    assert backend.taken == BATCH + 1
+
+
+def test_a_stop_gives_up_on_a_backend_that_hangs(make_tracing, monkeypatch):
+    monkeypatch.setattr(batches, "FLUSH_TIMEOUT", 0.1)
+    tracing, _ = make_tracing(Backend(SpanExportResult.SUCCESS))
+    request(tracing)
+    begun = time.perf_counter()
+    tracing.stop()
+    assert time.perf_counter() - begun < 5, "the backend answers after 10 s"
 
 
 def test_nothing_is_lost_while_all_is_well(make_tracing):
