@@ -15,7 +15,7 @@ from servicekit.metrics import Metrics, release_of, route_of
 from servicekit.requests import READ_LIMIT
 from servicekit.settings import ServiceSettings
 from servicekit.shared import Store
-from servicekit.tracing import BEGUN, OPERATIONS, Tracing, describe_request
+from servicekit.tracing import BEGUN, OPERATIONS, SPAN, Tracing, describe_request
 
 _EXTENSION = "servicekit"
 
@@ -62,7 +62,7 @@ class Service:
             return response
         seconds = time.perf_counter() - environ[BEGUN]
         method, route, status = environ["REQUEST_METHOD"], route_of(asked), response.status_code
-        self.metrics.observe_request(route, method, status, seconds)
+        self.metrics.observe_request(route, method, status, seconds, environ[SPAN])
         describe_request(environ, route, status)
         if status >= 500 or seconds >= self._slow:
             event(
