@@ -107,6 +107,8 @@ def is_gone(platform: Platform, checkout: Path) -> None:
         assert left == ""
     assert_problem(Edge(platform.edge.url, platform.ca).get("/api/v1/orders/x"), 404)
     wait_until("Prometheus has forgotten it", lambda: not platform.prometheus('up{job="orders"}'), seconds=90)
+    asked = 'ALERTS{alertname="TargetMissing", job="orders"}'  # pending or firing
+    wait_until("nobody is about to be told that it is missing", lambda: not platform.prometheus(asked), seconds=60)
     assert not (checkout / "dashboards/json/service-orders.json").exists()
     primary = platform.primary()
     assert platform.sql(primary, "select rolcanlogin from pg_roles where rolname = 'orders'") == "f"
