@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +65,14 @@ def at_work(*works: Callable[[threading.Event], None]) -> Iterator[None]:
             thread.join()
 
 
+def _ended(error: requests.ConnectionError) -> bool:
+    """Whether a connection that stood has ended; where a client writes then, TLS says it as in a handshake."""
+    if isinstance(error.args[0], ProtocolError):
+        return True
+    cause = error.args[0].reason.args[0] if isinstance(error, requests.exceptions.SSLError) else None
+    return isinstance(cause, ssl.SSLEOFError) and traceback.extract_tb(cause.__traceback__)[-1].name == "send"
+
+
 @dataclass
 class Edge:
     """Requests through the edge; `token` is sent as the bearer's where there is one."""
@@ -91,7 +101,7 @@ class Edge:
         try:
             return self.request(method, path, headers=headers, **options)
         except requests.ConnectionError as error:
-            if not isinstance(error.args[0], ProtocolError):  # not connected, or no answer in time
+            if not _ended(error):  # not connected, or no answer in time
                 raise
             self.repeated += 1
             return self.request(method, path, headers=headers, **options)
