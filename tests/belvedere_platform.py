@@ -66,7 +66,11 @@ def at_work(*works: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def _ended(error: requests.ConnectionError) -> bool:
-    """Whether a connection that stood has ended; where a client writes then, TLS says it as in a handshake."""
+    """Whether a connection ended that stood before.
+
+    A client that writes to such a one may hear it from TLS, in the words of a handshake that was cut off, which is
+    another matter: the connection never stood.
+    """
     if isinstance(error.args[0], ProtocolError):
         return True
     cause = error.args[0].reason.args[0] if isinstance(error, requests.exceptions.SSLError) else None
