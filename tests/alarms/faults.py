@@ -505,15 +505,16 @@ BROKEN_RULE = json.dumps(
 @contextmanager
 def rule_broken(platform: Platform) -> Iterator[None]:
     """A rule that promtool takes, and that the data break."""
-    change = (
-        "sudo sed -i 's#rules.yml{}#rules.yml{}#' /etc/prometheus/prometheus.yml && sudo systemctl reload prometheus"
-    )
-    platform.ssh("obs1", "sudo tee /etc/prometheus/alarm.yml", BROKEN_RULE)
-    platform.ssh("obs1", change.format("]", ", /etc/prometheus/alarm.yml]"))
+    rules, config = "/etc/prometheus/alarm.yml", "/etc/prometheus/prometheus.yml"
+    add = f"sudo sed -i 's#^rule_files: \\[#&{rules}, #' {config} && grep -q {rules} {config}"
+    remove = f"sudo sed -i 's#{rules}, ##' {config}; sudo rm {rules}"
+    reload = "sudo systemctl reload prometheus"
+    platform.ssh("obs1", f"sudo tee {rules}", BROKEN_RULE)
     try:
+        platform.ssh("obs1", f"{add} && {reload}")
         yield
     finally:
-        platform.ssh("obs1", change.format(", /etc/prometheus/alarm.yml]", "]") + "; sudo rm /etc/prometheus/alarm.yml")
+        platform.ssh("obs1", f"{remove}; {reload}")
 
 
 @contextmanager
