@@ -7,6 +7,8 @@ Sampling goes by the trace id alone (not by the caller's flag), so TRACE_SAMPLE_
 services with the same ratio keep the same traces.
 """
 
+from __future__ import annotations  # else the annotations of what the middleware defines are made for each request
+
 import random
 import re
 import socket
@@ -224,10 +226,10 @@ class Tracing:
             context.detach(token)
             self._export(span)
 
-    def middleware(self, application: "WSGIApplication") -> "WSGIApplication":
+    def middleware(self, application: WSGIApplication) -> WSGIApplication:
         """Wrap a WSGI application so that each request runs inside its server span, and its answer names its id."""
 
-        def traced(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        def traced(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             environ[BEGUN] = time.perf_counter()
             method = environ["REQUEST_METHOD"]
             if method not in METHODS:  # whatever a client invents must not become a label or a span's name
@@ -248,7 +250,7 @@ class Tracing:
 
         return traced
 
-    def _server_span(self, method: str, environ: "WSGIEnvironment") -> trace.Span:
+    def _server_span(self, method: str, environ: WSGIEnvironment) -> trace.Span:
         header = environ.get("HTTP_TRACEPARENT")
         parent = parse_traceparent(header) if header else None
         trace_id = parent.trace_id if parent else random.getrandbits(128) | 1
@@ -267,7 +269,7 @@ def _span_id() -> int:
     return random.getrandbits(64) | 1
 
 
-def describe_request(environ: "dict[str, Any]", route: str, status: int) -> None:
+def describe_request(environ: dict[str, Any], route: str, status: int) -> None:
     """Name the server span `METHOD /route` and say how the request went."""
     span: trace.Span = environ[SPAN]
     if not span.is_recording():
